@@ -1,0 +1,1 @@
+"""Rewards served over HTTP: one reward, one service."""

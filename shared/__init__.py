@@ -1,0 +1,1 @@
+"""What trainer and reward services have in common: the wire, images, errors, the client."""

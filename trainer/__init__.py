@@ -1,0 +1,1 @@
+"""DDPO fine-tuning of text-to-image diffusion models; rewards are URLs."""
