@@ -1,0 +1,39 @@
+# Every target sets up .venv by itself on first use. Another interpreter: make test PYTHON=python3.12
+SHELL := /bin/bash
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+READY := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: bench check demo docs fmt help install test
+
+demo: $(READY) ## train on the JPEG reward, two processes on this machine, into runs/demo/
+	@bash scripts/demo.sh
+
+test: check ## run check, then all tests in random order with branch coverage
+	$(BIN)/pytest --cov --cov-report=term
+
+check: $(READY) ## formatting, lint, types and import rules, changing nothing
+	$(BIN)/ruff format --check . && $(BIN)/ruff check .
+	$(BIN)/mypy && $(BIN)/lint-imports
+
+fmt: $(READY) ## format the code and fix what ruff can fix
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+bench: $(READY) ## run the benchmarks and print their ratios
+	@for file in benchmarks/*.py; do echo "== $$file" && $(BIN)/python "$$file" || exit 1; done
+
+docs: $(READY) ## write the generated parts of the docs anew (settings, options, metrics)
+	$(BIN)/python scripts/generate_docs.py
+
+install: $(READY) ## create .venv with everything, at the pinned versions
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer was not found: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
