@@ -1,0 +1,35 @@
+"""Why a run stops: each is one sentence for the person at the terminal, never a traceback.
+
+    RunStopped            the command cannot go on; the message says what to change     exit 1
+    ├── Outage            a reward service stayed away longer than `max_outage_s`       exit 75
+    └── Interrupted       Ctrl-C or SIGTERM                                             exit 128+signal
+
+After an `Outage` or an `Interrupted` a checkpoint has been written and `--resume` continues.
+"""
+
+from typing import ClassVar
+
+
+class RunStopped(Exception):
+    """The run cannot go on. The message is one sentence that says what to change."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class Outage(RunStopped):
+    """A reward service could not be used for longer than the run is willing to wait."""
+
+    exit_code: ClassVar[int] = 75  # EX_TEMPFAIL of sysexits.h: try again later
+
+
+class Interrupted(RunStopped):
+    """A signal asked the run to end.
+
+    Args:
+        message: what was done about it and how to continue.
+        signal_number: the signal, for the exit status 128 + signal.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
