@@ -1,1 +1,1 @@
-"""What trainer and reward services have in common: the wire, images, errors, the client."""
+"""What the trainer and the reward services have in common: the wire, its errors and its client."""
