@@ -1,0 +1,262 @@
+"""The configuration of a run, and where its values come from.
+
+From strongest to weakest: `--set section.key=value`, the environment
+(`DDPO_SECTION__KEY=value`), the recipe (TOML), the default. An unknown key in any of them is an
+error. Constructing `Config` directly reads none of these sources.
+"""
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from trainer.errors import ConfigError
+from trainer.sections import (
+    AdvantagesSection,
+    CheckpointsSection,
+    EvaluationSection,
+    ModelSection,
+    PromptsSection,
+    RewardSection,
+    RunSection,
+    SamplingSection,
+    ScoringSection,
+    TrackingSection,
+    TrainingSection,
+)
+from trainer.sizes import Sizes
+from trainer.tables import flatten, merge, parse_override, to_toml
+
+ENV_PREFIX = "DDPO_"
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class Config(BaseSettings):
+    """Everything a run depends on. Frozen."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )
+
+    model: ModelSection
+    """The text-to-image model and which of its weights are trained."""
+    run: RunSection = RunSection()
+    """Where the run is kept and what it runs on."""
+    prompts: PromptsSection = PromptsSection()
+    """What the model is asked to draw."""
+    sampling: SamplingSection = SamplingSection()
+    """How training pictures are made."""
+    training: TrainingSection = TrainingSection()
+    """The policy-gradient update."""
+    advantages: AdvantagesSection = AdvantagesSection()
+    """How rewards are normalised."""
+    rewards: dict[str, RewardSection] = {}
+    """Reward name → its service."""
+    scoring: ScoringSection = ScoringSection()
+    """How rewards are asked for, and what happens when one does not come."""
+    evaluation: EvaluationSection = EvaluationSection()
+    """The same prompts and noise, before and after training."""
+    checkpoints: CheckpointsSection = CheckpointsSection()
+    """What is kept to resume from."""
+    tracking: TrackingSection = TrackingSection()
+    """Records beside `metrics.jsonl`."""
+
+    @field_validator("rewards")
+    @classmethod
+    def _at_most_one_reward(cls, rewards: dict[str, RewardSection]) -> dict[str, RewardSection]:
+        if len(rewards) > 1:
+            raise ValueError(
+                f"{len(rewards)} rewards are named ({', '.join(rewards)}), "
+                "a run trains on one: keep one"
+            )
+        return rewards
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only the arguments: a checkpoint's configuration must not change with the environment."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """The derived sizes.
+
+        Raises:
+            ConfigError: a batch size does not divide.
+        """
+        return Sizes.derive(self.sampling, self.training, self.evaluation)
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.run.dir) / self.run.name
+
+    @property
+    def reward(self) -> tuple[str, RewardSection]:
+        """Name and service of the reward that is trained on.
+
+        Raises:
+            ConfigError: none is named.
+        """
+        for name, section in self.rewards.items():
+            return name, section
+        raise ConfigError(
+            "no reward is named: add --reward NAME=URL, "
+            "for example --reward jpeg_compressibility=http://localhost:8001"
+        )
+
+    def flat(self) -> dict[str, Any]:
+        """`section.key` → JSON value, unset (None) ones included."""
+        return flatten(self.model_dump(mode="json"))
+
+    def to_toml(self) -> str:
+        """This configuration as a recipe that gives it back."""
+        return to_toml(self.model_dump(mode="json"))
+
+    def differences(self, other: "Config") -> list[str]:
+        """One line per setting that differs, as `section.key: <here> → <other>`."""
+        mine, theirs = self.flat(), other.flat()
+        return [
+            f"{key}: {json.dumps(mine.get(key))} → {json.dumps(theirs.get(key))}"
+            for key in sorted(mine.keys() | theirs.keys())
+            if mine.get(key) != theirs.get(key)
+        ]
+
+
+def load_config(
+    recipe: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    rewards: Mapping[str, str] | None = None,
+) -> Config:
+    """The configuration of a run from all its sources, with its sizes checked.
+
+    Args:
+        recipe: name of a shipped recipe, or path of a TOML file.
+        overrides: `section.key=value`, the strongest source. Lists and tables are written as in
+            TOML: `training.betas=[0.9, 0.99]`.
+        rewards: reward name → URL; replaces every reward of the other sources.
+
+    Raises:
+        ConfigError: one line that names the setting and what to change.
+    """
+    values: dict[str, Any] = {} if recipe is None else read_recipe(recipe)
+    merge(values, _environment())
+    for override in overrides:
+        merge(values, parse_override(override))
+    if rewards:
+        values["rewards"] = dict(rewards)
+    try:
+        config = Config(**values)
+    except ValidationError as error:
+        raise ConfigError(_describe(error)) from None
+    config.sizes  # noqa: B018  (computing them is the check)
+    return config
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes, sorted."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def recipe_path(recipe: str | Path) -> Path:
+    """The file of a recipe given by name or by path.
+
+    Raises:
+        ConfigError: there is no such recipe.
+    """
+    for path in (RECIPES / f"{recipe}.toml", Path(recipe)):
+        if path.is_file():
+            return path
+    names = ", ".join(recipe_names())
+    raise ConfigError(f"no recipe named {str(recipe)!r} and no such file; recipes: {names}")
+
+
+def read_recipe(recipe: str | Path) -> dict[str, Any]:
+    """The tables of a recipe.
+
+    Raises:
+        ConfigError: there is no such recipe, or it is not TOML.
+    """
+    path = recipe_path(recipe)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+
+
+def _environment() -> dict[str, Any]:
+    """Values of the DDPO_* variables; a misspelt one is an error, never ignored."""
+    for variable in sorted(os.environ):
+        if not variable.upper().startswith(ENV_PREFIX):
+            continue
+        section = variable[len(ENV_PREFIX) :].split("__")[0].lower()
+        if section not in Config.model_fields:
+            raise ConfigError(
+                f"environment variable {variable}: no section {section!r}"
+                f"{_suggest(section, Config.model_fields)}; "
+                f"the form is {ENV_PREFIX}SECTION__KEY (two underscores)"
+            )
+    try:
+        return EnvSettingsSource(Config)()
+    except SettingsError as error:
+        raise ConfigError(f"environment: {error}") from None
+
+
+def _describe(error: ValidationError) -> str:
+    """Every fault of a configuration on one line, unknown keys with the nearest known one."""
+    faults = []
+    for fault in error.errors(include_url=False):
+        location = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            known = _keys_beside(fault["loc"])
+            faults.append(f"unknown setting {location}{_suggest(str(fault['loc'][-1]), known)}")
+        elif fault["type"] == "missing":
+            key = f"{location}.path" if location == "model" else location
+            faults.append(f"{key} is not set: name a recipe, or add --set {key}=…")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            shown = "" if isinstance(fault["input"], dict) else f" (got {fault['input']!r})"
+            faults.append(f"{location}: {message[0].lower()}{message[1:]}{shown}")
+    return "; ".join(faults)
+
+
+def _keys_beside(location: tuple[int | str, ...]) -> Iterable[str]:
+    """Names that would have been right where an unknown key stood."""
+    fields = Config.model_fields
+    for part in location[:-1]:
+        annotation = fields[str(part)].annotation if str(part) in fields else None
+        fields = getattr(annotation, "model_fields", {})
+    return fields.keys()
+
+
+def _suggest(name: str, known: Iterable[str]) -> str:
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        return f" (did you mean {close[0]}?)"
+    return f" (known: {', '.join(names)})" if names else ""

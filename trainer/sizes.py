@@ -1,0 +1,83 @@
+"""The numbers that follow from the settings, and the checks that they come out whole."""
+
+from dataclasses import asdict, dataclass
+
+from trainer.errors import ConfigError
+from trainer.sections import EvaluationSection, SamplingSection, TrainingSection
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Derived sizes of a run, all printed at its start."""
+
+    samples_per_epoch: int
+    """Pictures sampled, and rewards asked for, per epoch."""
+    sampling_batches_per_epoch: int
+    """Calls of the sampler per epoch."""
+    trained_timesteps: int
+    """Timesteps trained on per sample and pass: int(steps · timestep_fraction)."""
+    pairs_per_step: int
+    """(Sample, timestep) pairs behind one optimiser step."""
+    micro_batches_per_step: int
+    """Forward and backward passes behind one optimiser step."""
+    steps_per_epoch: int
+    """Optimiser steps per epoch."""
+    total_steps: int
+    """Optimiser steps of the whole run."""
+    training_queries: int
+    """Rewards asked for while training."""
+    evaluation_queries: int
+    """Rewards asked for by one evaluation."""
+
+    @classmethod
+    def derive(
+        cls,
+        sampling: SamplingSection,
+        training: TrainingSection,
+        evaluation: EvaluationSection,
+    ) -> "Sizes":
+        """Compute every size.
+
+        Raises:
+            ConfigError: a batch size does not divide, or no timestep is left to train on.
+        """
+        samples = sampling.samples_per_epoch
+        _check_divides("sampling.batch_size", sampling.batch_size, samples)
+        _check_divides("training.batch_size", training.batch_size, samples)
+        timesteps = int(sampling.steps * training.timestep_fraction)
+        if timesteps < 1:
+            raise ConfigError(
+                f"training.timestep_fraction {training.timestep_fraction} of sampling.steps "
+                f"{sampling.steps} leaves no timestep to train on: raise it to at least "
+                f"{1 / sampling.steps:.3g}"
+            )
+        pairs = training.batch_size * timesteps
+        steps = training.inner_epochs * (samples // training.batch_size)
+        return cls(
+            samples_per_epoch=samples,
+            sampling_batches_per_epoch=samples // sampling.batch_size,
+            trained_timesteps=timesteps,
+            pairs_per_step=pairs,
+            micro_batches_per_step=-(-pairs // training.micro_batch_size),
+            steps_per_epoch=steps,
+            total_steps=steps * training.epochs,
+            training_queries=samples * training.epochs,
+            evaluation_queries=evaluation.samples,
+        )
+
+    def as_dict(self) -> dict[str, int]:
+        """Name → number, in the order they are declared."""
+        return asdict(self)
+
+
+def _check_divides(name: str, size: int, samples: int) -> None:
+    if samples % size == 0:
+        return
+    # The next multiples and divisors are what the reader would work out next.
+    multiples = [m for m in (samples // size * size, -(-samples // size) * size) if m > 0]
+    divisor = max(d for d in range(1, min(size, samples) + 1) if samples % d == 0)
+    nearest = " or ".join(str(m) for m in multiples)
+    raise ConfigError(
+        f"sampling.samples_per_epoch {samples} is not a multiple of {name} {size}: "
+        f"use {nearest} samples per epoch, or {name} {divisor}"
+    )
