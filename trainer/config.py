@@ -23,7 +23,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from trainer.errors import ConfigError
+from trainer.stops import ConfigError
 from trainer.sections import (
     AdvantagesSection,
     CheckpointsSection,

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
-from trainer.errors import ConfigError
+from trainer.stops import ConfigError
 from trainer.sections import EvaluationSection, SamplingSection, TrainingSection
 
 

@@ -1,8 +1,10 @@
 """Why a run stops: each is one sentence for the person at the terminal, never a traceback.
 
-    RunStopped            the command cannot go on; the message says what to change     exit 1
-    ├── Outage            a reward service stayed away longer than `max_outage_s`       exit 75
-    └── Interrupted       Ctrl-C or SIGTERM                                             exit 128+signal
+    RunStopped            the command cannot go on; says what to change            exit 1
+    ├── ConfigError       a setting is unknown, malformed or does not fit          exit 1
+    ├── ModelError        the model cannot be loaded or trained by this method     exit 1
+    ├── Outage            a reward service stayed away longer than `max_outage_s`  exit 75
+    └── Interrupted       Ctrl-C or SIGTERM                                        exit 128 + signal
 
 After an `Outage` or an `Interrupted` a checkpoint has been written and `--resume` continues.
 """
@@ -14,6 +16,14 @@ class RunStopped(Exception):
     """The run cannot go on. The message is one sentence that says what to change."""
 
     exit_code: ClassVar[int] = 1
+
+
+class ConfigError(RunStopped):
+    """A setting is unknown, malformed or does not fit the others."""
+
+
+class ModelError(RunStopped):
+    """The model cannot be loaded, or it cannot be trained by this method."""
 
 
 class Outage(RunStopped):

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from trainer.errors import ConfigError
+from trainer.stops import ConfigError
 
 
 def parse_override(text: str) -> dict[str, Any]:
