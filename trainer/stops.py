@@ -9,13 +9,11 @@
 After an `Outage` or an `Interrupted` a checkpoint has been written and `--resume` continues.
 """
 
-from typing import ClassVar
-
 
 class RunStopped(Exception):
     """The run cannot go on. The message is one sentence that says what to change."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
 
 class ConfigError(RunStopped):
@@ -29,7 +27,7 @@ class ModelError(RunStopped):
 class Outage(RunStopped):
     """A reward service could not be used for longer than the run is willing to wait."""
 
-    exit_code: ClassVar[int] = 75  # EX_TEMPFAIL of sysexits.h: try again later
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
 
 class Interrupted(RunStopped):
@@ -42,4 +40,4 @@ class Interrupted(RunStopped):
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
-        self.signal_number = signal_number
+        self.exit_code = 128 + signal_number

@@ -1,0 +1,190 @@
+"""Checkpoints: everything a run needs to go on as if it had never stopped.
+
+    checkpoints/epoch-00012/
+        weights.safetensors      the trained weights
+        optimizer.safetensors    AdamW's moments and step counts
+        generators.safetensors   the state of every random generator
+        state.json               the rest (`RunState`), and the size of each file above
+
+A checkpoint is written into a hidden folder, flushed to the disk and then renamed, so a folder
+named `epoch-…` is complete or was damaged later, which the sizes show. safetensors and JSON only:
+loading a checkpoint executes nothing.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from shared.schema import Identity
+from trainer.stops import RunStopped
+
+_NAME = re.compile(r"epoch-(\d{5,})")
+_TENSOR_FILES = ("weights", "optimizer", "generators")
+
+
+class RunState(BaseModel):
+    """The part of a checkpoint that is not tensors.
+
+    Attributes:
+        epoch: epochs finished, which is also the index of the next one.
+        reward_queries: images scored for training so far (evaluations do not count).
+        masked: images left out of training because they could never be scored.
+        skipped_steps: optimiser steps skipped for a non-finite gradient.
+        seconds: time spent on training and evaluation so far, without set-up.
+        metrics_bytes: length of `metrics.jsonl` at this point.
+        prompts: position of the prompt source.
+        trackers: the per-prompt statistics of each reward.
+        identities: the identity of each reward, pinned when the run started.
+        config: the resolved configuration.
+        files: byte size of each tensor file; filled in by `save`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epoch: int
+    reward_queries: int
+    masked: int
+    skipped_steps: int
+    seconds: float
+    metrics_bytes: int
+    prompts: JsonValue
+    trackers: dict[str, JsonValue]
+    identities: dict[str, Identity]
+    config: dict[str, JsonValue]
+    files: dict[str, int] = {}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One moment of a run, on the CPU.
+
+    Attributes:
+        state: the part that is JSON.
+        weights: trained weights by parameter name.
+        optimizer: see `optimizer_tensors`.
+        generators: state of each generator by name, uint8.
+    """
+
+    state: RunState
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    generators: dict[str, Tensor]
+
+
+def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
+    """Write a checkpoint, then delete all but the `keep` newest ones.
+
+    Args:
+        folder: the run's `checkpoints/` folder; made when it is absent.
+        checkpoint: what to write.
+        keep: how many to keep, at least 1.
+
+    Returns:
+        The folder of the new checkpoint.
+    """
+    final = folder / f"epoch-{checkpoint.state.epoch:05d}"
+    if final.exists():  # a run is deterministic: this moment has been written already
+        return final
+    partial = folder / f".{final.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    sizes = {}
+    for name in _TENSOR_FILES:
+        path = partial / f"{name}.safetensors"
+        tensors: dict[str, Tensor] = getattr(checkpoint, name)
+        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path)
+        sizes[path.name] = path.stat().st_size
+        _flush(path)
+    state = checkpoint.state.model_copy(update={"files": sizes})
+    state_path = partial / "state.json"
+    state_path.write_text(state.model_dump_json(indent=1), encoding="utf-8")
+    _flush(state_path)
+    _flush(partial)
+    partial.rename(final)
+    _flush(folder)
+    for _, old in _complete(folder)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def newest(folder: Path) -> Path | None:
+    """The folder of the newest checkpoint, or None when there is none."""
+    found = _complete(folder)
+    return found[-1][1] if found else None
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint that `save` wrote.
+
+    Raises:
+        RunStopped: when a file is missing, cut short or not what `save` writes.
+    """
+    try:
+        state = RunState.model_validate_json((path / "state.json").read_bytes())
+        for name, size in state.files.items():
+            found = (path / name).stat().st_size
+            if found != size:
+                raise RunStopped(
+                    f"the checkpoint {path} is damaged: {name} has {found} bytes instead of "
+                    f"{size}; delete that folder to resume from the one before"
+                )
+        tensors = {name: load_file(path / f"{name}.safetensors") for name in _TENSOR_FILES}
+    except (OSError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunStopped(
+            f"the checkpoint {path} cannot be read ({reason}); delete that folder to resume from "
+            "the one before"
+        ) from error
+    return Checkpoint(state, tensors["weights"], tensors["optimizer"], tensors["generators"])
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as `"<parameter index>.<name>"`; empty before the first step."""
+    per_parameter: Mapping[int, Mapping[str, Any]] = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{name}": torch.as_tensor(value)
+        for index, values in per_parameter.items()
+        for name, value in values.items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` took; hyperparameters stay as they were built.
+
+    Args:
+        optimizer: built over the same parameters in the same order.
+        tensors: from `optimizer_tensors`.
+    """
+    per_parameter: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        # A copy: AdamW updates its state in place, and a checkpoint must not change with it.
+        per_parameter.setdefault(int(index), {})[name] = value.clone()
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": per_parameter, "param_groups": groups})
+
+
+def _complete(folder: Path) -> list[tuple[int, Path]]:
+    """Complete checkpoints as (epoch, folder), oldest first."""
+    if not folder.is_dir():
+        return []
+    matches = ((_NAME.fullmatch(path.name), path) for path in folder.iterdir())
+    return sorted((int(match[1]), path) for match, path in matches if match)
+
+
+def _flush(path: Path) -> None:
+    """Ask the system to put a file, or a folder's list of names, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,89 @@
+"""The folder of a run: where each output lies, and who may write into it.
+
+runs/NAME/
+    config.toml        the resolved configuration
+    metrics.jsonl      one line per epoch, see `trainer.tracking`
+    tensorboard/       the same for TensorBoard
+    checkpoints/       see `trainer.checkpoints`
+    evaluation/        pictures and scores on the fixed evaluation seeds
+    pytorch_lora_weights.safetensors  or  unet/      the trained weights, at the end
+    summary.json, report.html                        the result, at the end
+    log                what was said at the terminal
+"""
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from trainer.stops import RunStopped
+
+
+class RunFolder:
+    """Paths of a run's outputs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.toml"
+        self.metrics = path / "metrics.jsonl"
+        self.tensorboard = path / "tensorboard"
+        self.checkpoints = path / "checkpoints"
+        self.evaluation = path / "evaluation"
+        self.summary = path / "summary.json"
+        self.report = path / "report.html"
+        self.log = path / "log"
+
+    @property
+    def used(self) -> bool:
+        """True when a run has started here."""
+        return self.config.exists()
+
+    def refuse_reuse(self, resume: bool) -> None:
+        """Check that the folder suits the request; writes nothing.
+
+        Raises:
+            RunStopped: it holds a run and `resume` is False, or holds none and `resume` is True.
+        """
+        if self.used and not resume:
+            raise RunStopped(
+                f"the run folder {self.path} is already used; continue it with --resume, or give "
+                "another --name"
+            )
+        if resume and not self.used:
+            raise RunStopped(f"there is no run to resume in {self.path}; leave --resume out")
+
+    def claim(self, config_toml: str) -> int:
+        """Make the folder this process's own until it ends, however it ends.
+
+        Args:
+            config_toml: the resolved configuration, written unless it is there.
+
+        Returns:
+            The descriptor that holds the lock; the system frees it with the process.
+
+        Raises:
+            RunStopped: another process is training here.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            raise RunStopped(f"another process is training in {self.path}") from error
+        if not self.used:
+            write_whole(self.config, config_toml)
+        return descriptor
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is never seen half written."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file so that it is never seen half written."""
+    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
