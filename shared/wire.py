@@ -12,13 +12,14 @@ objects.
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from shared import strict_json
-from shared.errors import InvalidRequest, MalformedRequest
+from shared.errors import BodyTooLarge, InvalidRequest, MalformedRequest
 from shared.layout import (
     MAX_HEADER_BYTES,
     PREFIX_BYTES,
@@ -30,11 +31,13 @@ from shared.layout import (
 Pixels = npt.NDArray[np.uint8]
 
 
-class EncodedBatch(NamedTuple):
-    """A request body: `header`, then every one of `buffers`, each a view of the caller's pixels."""
+@dataclass(frozen=True)
+class EncodedBatch:
+    """A request body: `header`, then every one of `buffers`, views of the `count` pictures."""
 
     header: bytes
     buffers: list[memoryview]
+    count: int
 
     @property
     def nbytes(self) -> int:
@@ -94,7 +97,41 @@ def encode_batch(
     return EncodedBatch(
         len(text).to_bytes(PREFIX_BYTES, "little") + text,
         [picture.data.cast("B") for picture in pictures],
+        len(pictures),
     )
+
+
+def split_batch(
+    images: Pixels | Sequence[Pixels],
+    prompts: Sequence[str],
+    metadata: Sequence[Mapping[str, Any]] | None = None,
+    *,
+    max_items: int,
+    max_body_bytes: int,
+) -> list[EncodedBatch]:
+    """`encode_batch` in as many bodies as the limits ask for, in order.
+
+    Raises:
+        BodyTooLarge: one picture alone is above `max_body_bytes`.
+        InvalidRequest: as `encode_batch`.
+    """
+
+    def fitting(start: int, stop: int) -> list[EncodedBatch]:
+        part = slice(start, stop)
+        body = encode_batch(images[part], prompts[part], metadata and metadata[part])
+        if body.nbytes <= max_body_bytes:
+            return [body]
+        if body.count == 1:
+            raise BodyTooLarge(
+                f"picture {start} takes {body.nbytes} bytes, the service allows {max_body_bytes} "
+                "per request: send a smaller picture or raise the service's limit"
+            )
+        middle = (start + stop) // 2
+        return fitting(start, middle) + fitting(middle, stop)
+
+    count = len(images)
+    starts = range(0, count, max_items)
+    return [part for start in starts for part in fitting(start, min(start + max_items, count))]
 
 
 def decode_batch(body: bytes | bytearray | memoryview) -> Batch:
