@@ -1,0 +1,206 @@
+"""Write the generated tables of the docs from the code's own declarations.
+
+A Markdown file marks where a table goes:
+
+    <!-- generated: settings trainer -->
+    <!-- end -->
+
+Run without arguments to renew all tables, with `--check` to fail when one is out of date.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import typer
+from prometheus_client.metrics_core import Metric
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from typer.core import TyperArgument, TyperGroup, TyperOption
+
+import reward_services.cli
+import trainer.cli
+from reward_services.metrics import Metrics
+from reward_services.settings import PREFIX, ServiceSettings
+from shared.errors import BY_CODE, ImageError
+from trainer.config import Config
+from trainer.sections import RewardSection
+from trainer.tracking import METRICS
+
+ROOT = Path(__file__).parent.parent
+BLOCK = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def table(*rows: tuple[str, ...]) -> str:
+    """A Markdown table; the first row is its head."""
+    head, *body = rows
+    lines = [head, tuple("---" for _ in head), *body]
+    cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+def one_line(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+def shown(value: object) -> str:
+    """A default as it is written in a recipe."""
+    if value is None or value == ():
+        return "unset"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{list(value)}`" if isinstance(value, tuple) else f"`{value}`"
+
+
+def settings(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+    """Every setting below a section, nested sections included."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from settings(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def trainer_settings() -> str:
+    blocks = []
+    for name, field in Config.model_fields.items():
+        section = field.annotation
+        prefix = f"{name}."
+        if name == "rewards":
+            section, prefix = RewardSection, "rewards.NAME."
+        assert isinstance(section, type)
+        assert issubclass(section, BaseModel)
+        rows = [
+            (
+                f"`{key}`",
+                "required" if entry.is_required() else shown(entry.default),
+                one_line(entry.description),
+            )
+            for key, entry in settings(section, prefix)
+        ]
+        heading = f"### `[{name}]`\n\n{one_line(section.__doc__)}\n\n"
+        blocks.append(heading + table(("setting", "default", "meaning"), *rows))
+    return "\n".join(blocks)
+
+
+def service_settings() -> str:
+    rows = [
+        (f"`{PREFIX}{name.upper()}`", shown(field.default), one_line(field.description))
+        for name, field in ServiceSettings.model_fields.items()
+    ]
+    return table(("variable", "default", "meaning"), *rows)
+
+
+def trainer_metrics() -> str:
+    rows = [(f"`{name}`", meaning) for name, meaning in METRICS.items()]
+    return table(("metric", "meaning"), *rows)
+
+
+def series_name(family: Metric) -> str:
+    return f"{family.name}_total" if family.type == "counter" else family.name
+
+
+def service_metrics() -> str:
+    families = sorted(Metrics("example").registry.collect(), key=lambda family: family.name)
+    rows = [(f"`{series_name(each)}`", each.type, each.documentation) for each in families]
+    return table(("series", "type", "meaning"), *rows)
+
+
+def error_codes() -> str:
+    of_requests = sorted(BY_CODE.values(), key=lambda cls: (cls.status, cls.code))
+    rows = [
+        (str(cls.status), f"`{cls.code}`", "yes" if cls.retryable else "no", one_line(cls.__doc__))
+        for cls in of_requests
+    ]
+    of_items = [
+        ("item", f"`{cls.code}`", "no", one_line(cls.__doc__))
+        for cls in ImageError.__subclasses__()
+    ]
+    return table(("status", "code", "retry", "meaning"), *rows, *of_items)
+
+
+def command_line(program: str, app: typer.Typer) -> str:
+    """Every command with its arguments and options."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    blocks = []
+    for name, command in group.commands.items():
+        arguments = [each for each in command.params if isinstance(each, TyperArgument)]
+        usage = " ".join([program, name, *(each.make_metavar(None) for each in arguments)])
+        rows = [
+            (
+                ", ".join(f"`{flag}`" for flag in [*option.opts, *option.secondary_opts]),
+                one_line(option.help),
+            )
+            for option in command.params
+            if isinstance(option, TyperOption) and not option.hidden
+        ]
+        blocks.append(f"### `{usage}`\n\n{one_line(command.help)}\n")
+        if rows:
+            blocks.append(table(("option", "meaning"), *rows))
+    return "\n".join(blocks)
+
+
+def files() -> str:
+    """Every module with the first sentence of its docstring."""
+    blocks = []
+    for folder in (
+        "trainer",
+        "reward_services",
+        "shared",
+        "emoji_world",
+        "scripts",
+        "benchmarks",
+        "examples",
+    ):
+        paths = (ROOT / folder).rglob("*.py")
+        rows = [
+            (f"`{path.relative_to(ROOT)}`", one_line(first_paragraph(path)))
+            for path in sorted(paths)
+            if "node_modules" not in path.parts
+        ]
+        blocks.append(f"## {folder}\n\n{table(('file', 'what'), *rows)}")
+    return "\n".join(blocks)
+
+
+def first_paragraph(path: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return docstring.split("\n\n")[0].rstrip(":")
+
+
+GENERATORS: dict[str, Callable[[], str]] = {
+    "settings trainer": trainer_settings,
+    "settings service": service_settings,
+    "metrics trainer": trainer_metrics,
+    "metrics service": service_metrics,
+    "errors": error_codes,
+    "files": files,
+    "cli ddpo": lambda: command_line("ddpo", trainer.cli.app),
+    "cli reward-services": lambda: command_line("reward-services", reward_services.cli.app),
+}
+
+
+def renewed(text: str) -> str:
+    """The text with every generated block written anew."""
+    return BLOCK.sub(lambda match: f"{match[1]}{GENERATORS[match[2]]()}{match[3]}", text)
+
+
+def main() -> None:
+    """Renew all tables, or with --check only compare."""
+    stale = []
+    for file in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        before = file.read_text(encoding="utf-8")
+        after = renewed(before)
+        if before != after:
+            stale.append(str(file.relative_to(ROOT)))
+            if "--check" not in sys.argv[1:]:
+                file.write_text(after, encoding="utf-8")
+    if stale and "--check" in sys.argv[1:]:
+        sys.exit(f"out of date: {', '.join(stale)}; run `make docs`")
+    print(f"renewed: {', '.join(stale) or 'nothing, all tables were current'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""What the docs name exists, and what exists is documented."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
+
+import reward_services.cli
+import trainer.cli
+from reward_services.metrics import Metrics
+from reward_services.settings import PREFIX, ServiceSettings
+from trainer.config import Config, recipe_names
+from trainer.tracking import METRICS
+
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+PROGRAMS = {"ddpo": trainer.cli.app, "reward-services": reward_services.cli.app}
+# Options of other programs that the docs show in their commands.
+FOREIGN_OPTIONS = {"--strict", "--check", "--help"}
+
+
+def read(*pages: Path) -> str:
+    return "\n".join(page.read_text(encoding="utf-8") for page in pages)
+
+
+def found(pattern: str, text: str) -> set[str]:
+    """What a pattern finds in the docs; finding nothing would make a test that cannot fail."""
+    names = set(re.findall(pattern, text))
+    assert names, f"nothing in the docs matches {pattern}"
+    return names
+
+
+def commands(program: str) -> dict[str, set[str]]:
+    """Command → its options."""
+    group = get_command(PROGRAMS[program])
+    assert isinstance(group, TyperGroup)
+    return {
+        name: {opt for each in command.params for opt in [*each.opts, *each.secondary_opts]}
+        for name, command in group.commands.items()
+    }
+
+
+def test_the_generated_tables_are_current() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.generate_docs", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_make_targets() -> None:
+    targets = found(r"(?m)^([a-z]+):.*##", read(ROOT / "Makefile"))
+    phony = re.search(r"(?m)^\.PHONY: (.+)$", read(ROOT / "Makefile"))
+    assert phony is not None
+    assert set(phony[1].split()) == targets
+    named = found(r"(?:`|^|\s)make ([a-z]+)\b", read(ROOT / "README.md", ROOT / "CONTRIBUTING.md"))
+    assert named <= targets
+    assert targets - {"help"} <= named
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_commands(program: str) -> None:
+    existing = set(commands(program))
+    assert existing
+    assert found(rf"(?:`|^|\s){program} ([a-z]+)\b", read(*PAGES)) == existing
+
+
+def test_every_option_in_the_docs_exists() -> None:
+    existing = {opt for program in PROGRAMS for opts in commands(program).values() for opt in opts}
+    named = found(r"(?<![\w-])--[a-z][a-z-]+", read(*PAGES))
+    assert named - FOREIGN_OPTIONS <= existing
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_option_of_a_command_line_belongs_to_its_command(program: str) -> None:
+    """`ddpo train … --port 1` names an option that exists, but not there."""
+    lines = found(rf"(?m)^{program} [a-z]+.*$", read(*PAGES).replace("\\\n", " "))
+    for line in lines:
+        command, options = line.split()[1], re.findall(r"(?<![\w-])--[a-z-]+", line)
+        assert set(options) <= commands(program)[command], line
+
+
+def test_trainer_settings() -> None:
+    sections = "|".join(Config.model_fields)
+    named = found(rf"(?:`|--set |\s)((?:{sections})\.[a-z_]+(?:\.[a-z_]+)?)[`=\s]", read(*PAGES))
+    documented = found(r"(?m)^\| `([a-z_]+\.[A-Za-z_.]+)` \|", read(ROOT / "docs" / "training.md"))
+    assert len(documented) > 30
+    assert named <= documented
+
+
+def test_environment_variables() -> None:
+    named = found(r"\bREWARD_[A-Z_]+", read(*PAGES))
+    existing = {f"{PREFIX}{name.upper()}" for name in ServiceSettings.model_fields}
+    assert named == existing
+
+
+def test_prometheus_series() -> None:
+    collected = Metrics("docs").registry.collect()
+    existing = {f"{m.name}_total" if m.type == "counter" else m.name for m in collected}
+    assert found(r"\breward_(?!services)[a-z_]+", read(*PAGES)) == existing
+
+
+def test_trainer_metrics() -> None:
+    page = read(ROOT / "docs" / "training.md")
+    documented = found(r"(?m)^\| `([^`]+)` \|", page[page.index("\n## Metrics") :])
+    assert documented == set(METRICS)
+
+
+def test_recipes() -> None:
+    named = found(r"--recipe (\w+)", read(*PAGES)) | found(r"recipes/(\w+)\.toml", read(*PAGES))
+    assert named <= set(recipe_names())
+    readme = read(ROOT / "README.md")
+    assert all(name in readme for name in recipe_names())
+
+
+def test_files_and_folders() -> None:
+    """A path in the docs that begins in one of our folders must lead somewhere."""
+    ours = "trainer|reward_services|shared|emoji_world|docs|tests|scripts|examples|benchmarks"
+    named = found(rf"`((?:{ours})/[\w./-]*)`", read(*PAGES))
+    assert not [path for path in named if not (ROOT / path).exists()]
+
+
+def test_links_between_pages() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", read(page)):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_reward_in_the_readme_is_the_example() -> None:
+    """The example is run by tests/test_examples.py."""
+    example = read(ROOT / "examples" / "brightness.py")
+    assert f"```python\n{example}```" in read(ROOT / "README.md")
