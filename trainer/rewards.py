@@ -18,22 +18,17 @@ from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from shared.client import SyncRewardClient
 from shared.errors import RewardError, ServiceUnavailable
 from shared.schema import Identity, ItemFault, ScoreResponse, ServiceInfo
+from trainer.scores import Images, Scores
 from trainer.stops import Outage, RunStopped
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
-Images = npt.NDArray[np.uint8]
 
 _POLL_S = 0.2
 _ITEM_TRIES = 3  # a retryable fault of one picture: sent this often, then masked
 _START_DEADLINE_S = 10.0
 _NOTIFY_EVERY_S = 30.0
-_HEADER_BYTES = 65_536  # room for prompts and tensor header beside the pixels of a request
 
 
 @dataclass(frozen=True)
@@ -49,27 +44,6 @@ class RewardSource:
     name: str
     url: str
     api_key: str | None = None
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Rewards of N pictures in the order in which they were submitted.
-
-    Attributes:
-        by_reward: name of each reward to its scores, float64 (N,); NaN where there is none.
-        valid: bool (N,); True where every reward has a score.
-        faults: machine codes of the pictures without a score, with their counts.
-        example: one fault in words, "" when there was none.
-        wait_s: seconds spent waiting in `collect`.
-        scoring_s: seconds that the services say they computed, summed over requests.
-    """
-
-    by_reward: dict[str, Floats]
-    valid: Bools
-    faults: Counter[str]
-    example: str
-    wait_s: float
-    scoring_s: float
 
 
 @dataclass
@@ -173,12 +147,14 @@ class RewardServices:
         start = len(pending.valid)
         pending.valid.extend(bool(flag) for flag in valid)
         rows = [start + i for i, flag in enumerate(valid) if flag]
+        if not rows:
+            return
+        sent = images[[row - start for row in rows]]
+        words = [prompts[row - start] for row in rows]
         for source in self._sources:
-            size = self._request_size(source, images)
-            for first in range(0, len(rows), size):
-                part = rows[first : first + size]
-                local = [row - start for row in part]
-                self._send_new(pending, source, part, images[local], [prompts[i] for i in local])
+            future = self._submit(source, sent, words)
+            request = _Request(source, rows, sent, words, future, time.monotonic())
+            pending.requests.append(request)
 
     def collect(self, pending: Pending, check: Callable[[], None]) -> Scores:
         """Wait for every score of an epoch.
@@ -218,18 +194,6 @@ class RewardServices:
             valid &= np.isfinite(scores)
         wait_s = time.monotonic() - began
         return Scores(by_reward, valid, +faults, example, wait_s, scoring_s)
-
-    def _send_new(
-        self,
-        pending: Pending,
-        source: RewardSource,
-        rows: list[int],
-        images: Images,
-        prompts: list[str],
-    ) -> None:
-        future = self._submit(source, images, prompts)
-        now = time.monotonic()
-        pending.requests.append(_Request(source, rows, images, prompts, future, now))
 
     def _submit(
         self, source: RewardSource, images: Images, prompts: list[str]
@@ -307,28 +271,3 @@ class RewardServices:
                 f"run started with: {pinned.difference(identity)}; bring the old one back, or "
                 "start a new run"
             )
-
-    def _request_size(self, source: RewardSource, images: Images) -> int:
-        """Pictures per request that the service takes."""
-        limits = self.infos[source.name].limits
-        per_image = max(1, images[0].nbytes) if len(images) else 1
-        by_bytes = max(1, (limits.max_body_bytes - _HEADER_BYTES) // per_image)
-        return max(1, min(limits.max_items, by_bytes))
-
-
-def drop_small_groups(prompts: Sequence[str], valid: Bools, min_valid: int) -> Bools:
-    """Leave out what remains of a prompt that lost pictures and has too few left to compare.
-
-    Args:
-        prompts: N prompts.
-        valid: bool (N,), which pictures have a score.
-        min_valid: how many scored pictures a prompt that lost some must have left.
-
-    Returns:
-        bool (N,), a subset of `valid`.
-    """
-    lost = Counter(prompt for prompt, flag in zip(prompts, valid, strict=True) if not flag)
-    left = Counter(prompt for prompt, flag in zip(prompts, valid, strict=True) if flag)
-    dropped = {prompt for prompt in lost if left[prompt] < min_valid}
-    keep = np.array([prompt not in dropped for prompt in prompts], dtype=np.bool_)
-    return valid & keep

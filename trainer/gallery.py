@@ -1,0 +1,112 @@
+"""Evaluations on the disk, and their pictures side by side.
+
+evaluation/epoch-00000/
+    scores.json       prompts, scores, mean and 95 % interval (`Evaluation`); written last
+    000.png, …        the pictures, lossless, in the order of the prompts
+evaluation/grid.png   same-seed pairs: before | after
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+from pydantic import BaseModel, ConfigDict
+
+from shared.images import encode_png
+from trainer.run_folder import write_whole
+
+_NAME = re.compile(r"epoch-(\d{5,})")
+_Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
+_CELL, _GAP, _CAPTION, _COLUMNS = 128, 24, 40, 4
+
+
+class Evaluation(BaseModel):
+    """What the fixed evaluation seeds gave at one point of a run.
+
+    Attributes:
+        epoch: epochs trained before it; 0 is the model as it was loaded.
+        reward: name of the reward.
+        prompts: N prompts.
+        scores: N rewards; None where a picture could not be scored.
+        mean: over the scored pictures.
+        ci95: ends of the 95 % interval of the mean (normal approximation).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epoch: int
+    reward: str
+    prompts: list[str]
+    scores: list[float | None]
+    mean: float
+    ci95: tuple[float, float]
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and the ends of its 95 % interval, normal approximation, from at least two values."""
+    mean = math.fsum(values) / len(values)
+    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    half = _Z95 * math.sqrt(variance / len(values))
+    return mean, mean - half, mean + half
+
+
+def save(folder: Path, evaluation: Evaluation, pictures: npt.NDArray[np.uint8]) -> None:
+    """Write an evaluation below the run's `evaluation/` folder; the scores come last."""
+    target = folder / f"epoch-{evaluation.epoch:05d}"
+    target.mkdir(parents=True, exist_ok=True)
+    for index, picture in enumerate(pictures):
+        (target / f"{index:03d}.png").write_bytes(encode_png(picture))
+    write_whole(target / "scores.json", evaluation.model_dump_json(indent=1))
+
+
+def load_all(folder: Path) -> list[tuple[Evaluation, list[Path]]]:
+    """Every complete evaluation below a run's `evaluation/` folder, oldest first.
+
+    Returns:
+        Evaluations, each with the paths of its pictures in the order of the prompts.
+    """
+    found = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        scores = path / "scores.json"
+        if _NAME.fullmatch(path.name) and scores.exists():
+            evaluation = Evaluation.model_validate_json(scores.read_bytes())
+            pictures = [path / f"{i:03d}.png" for i in range(len(evaluation.prompts))]
+            found.append((evaluation, pictures))
+    return sorted(found, key=lambda item: item[0].epoch)
+
+
+def shown(prompts: Sequence[str], limit: int) -> list[int]:
+    """Which pictures to show: the first of every prompt, at most `limit`."""
+    first = {prompt: index for index, prompt in reversed(list(enumerate(prompts)))}
+    return sorted(first.values())[:limit]
+
+
+def write_grid(
+    path: Path, prompts: Sequence[str], before: Sequence[Path], after: Sequence[Path]
+) -> None:
+    """One PNG of same-seed pairs, before on the left and after on the right, with the prompts.
+
+    Args:
+        path: the file to write.
+        prompts: N prompts.
+        before, after: N pictures each.
+    """
+    rows = shown(prompts, 24)
+    pitch = 2 * _CELL + _GAP
+    lines = -(-len(rows) // _COLUMNS)
+    size = (min(len(rows), _COLUMNS) * pitch + _GAP, lines * (_CELL + _CAPTION) + _GAP)
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(14)
+    for place, row in enumerate(rows):
+        left = _GAP + (place % _COLUMNS) * pitch
+        top = _GAP + (place // _COLUMNS) * (_CELL + _CAPTION)
+        for x, picture in ((left, before[row]), (left + _CELL + 2, after[row])):
+            with Image.open(picture) as image:
+                sheet.paste(image.resize((_CELL, _CELL), Image.Resampling.LANCZOS), (x, top))
+        draw.text((left, top + _CELL + 5), prompts[row], fill="black", font=font)
+    sheet.save(path)

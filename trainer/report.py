@@ -1,0 +1,271 @@
+"""A run as one self-contained page: the curve, the pictures before and after, where time went.
+
+Reads only the files of the run folder, so it can be written again at any time (`ddpo report RUN`).
+"""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from trainer.charts import Interval, curve_chart, number, small_chart
+from trainer.gallery import Evaluation, load_all, shown
+from trainer.run_folder import RunFolder, write_whole
+from trainer.stops import RunStopped
+from trainer.tracking import METRICS, read_metrics
+
+_PAIRS = 24
+_STRIP_ROWS, _STRIP_COLUMNS = 6, 9
+_DIAGNOSTICS = ("approx_kl", "clip_fraction", "grad_norm", "loss", "reward_std")
+_PHASES = {
+    "seconds_sampling": "sampling",
+    "seconds_reward_wait": "waiting for scores",
+    "seconds_update": "training",
+}
+
+Records = Sequence[Mapping[str, Any]]
+Shots = Sequence[tuple[Evaluation, list[Path]]]
+
+
+def write_report(folder: RunFolder) -> Path:
+    """Write `report.html` from what the run folder holds, of a finished run or a running one.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        RunStopped: there is no run, or nothing in it to show yet.
+    """
+    if not folder.used:
+        raise RunStopped(
+            f"there is no run in {folder.path}; give the folder that holds config.toml"
+        )
+    records = read_metrics(folder.metrics)
+    shots = load_all(folder.evaluation)
+    if not records and not shots:
+        raise RunStopped(f"the run in {folder.path} has nothing to show yet: no epoch is finished")
+    summary: dict[str, Any] = {}
+    if folder.summary.exists():
+        summary = json.loads(folder.summary.read_text(encoding="utf-8"))
+    sections = [
+        _curve(records, shots),
+        _pairs(shots),
+        _strips(shots),
+        _time(records, summary),
+        _diagnostics(records),
+        _facts(summary, folder),
+    ]
+    template = files("trainer").joinpath("assets/report.html").read_text(encoding="utf-8")
+    page = Template(template).substitute(
+        title=escape(f"{folder.path.name} · DDPO run"),
+        headline=_headline(folder, shots),
+        subtitle=_subtitle(records, shots, summary),
+        tiles=_tiles(records, shots, summary),
+        sections="\n".join(sections),
+    )
+    write_whole(folder.report, page)
+    return folder.report
+
+
+def _headline(folder: RunFolder, shots: Shots) -> str:
+    if len(shots) < 2:
+        return escape(folder.path.name)
+    return escape(f"{folder.path.name}: {_change(shots)} in {shots[-1][0].reward}")
+
+
+def _change(shots: Shots) -> str:
+    """How the reward moved, in per cent of its size before, or as a difference from zero."""
+    before, after = shots[0][0].mean, shots[-1][0].mean
+    if before == 0:
+        return f"{after:+.4g}".replace("-", "−")
+    return f"{100 * (after - before) / abs(before):+.0f} %".replace("-", "−")
+
+
+def _subtitle(records: Records, shots: Shots, summary: Mapping[str, Any]) -> str:
+    reward = summary.get("reward", {})
+    parts = [f"Reward: {shots[0][0].reward}" if shots else "No evaluation yet"]
+    if reward:
+        parts[0] += f" ({reward['units']}, {reward['direction']})"
+    parts.append(f"{len(records)} epochs")
+    parts.append("finished" if summary else "not finished: the numbers are as of now")
+    return escape(" · ".join(parts))
+
+
+def _tiles(records: Records, shots: Shots, summary: Mapping[str, Any]) -> str:
+    tiles = []
+    if len(shots) >= 2:
+        before, after = shots[0][0], shots[-1][0]
+        tiles.append(("lead", f"{number(before.mean)} → {number(after.mean)}", _intervals(shots)))
+    queries = records[-1]["reward_queries"] if records else 0
+    tiles.append(("", f"{queries:,}".replace(",", " "), "reward queries"))
+    if "seconds" in summary:
+        tiles.append(("", _duration(summary["seconds"]), "training and evaluation"))
+    if records:
+        rate = sum(r["images_per_second"] for r in records) / len(records)
+        tiles.append(("", number(rate), "images per second, sampling"))
+    if "trained_parameters" in summary:
+        tiles.append(("", _compact(summary["trained_parameters"]), "trained parameters"))
+    return "".join(
+        f'<div class="card tile {kind}"><div class="value">{escape(value)}</div>'
+        f'<div class="name">{escape(name)}</div></div>'
+        for kind, value, name in tiles
+    )
+
+
+def _intervals(shots: Shots) -> str:
+    (before, _), (after, _) = shots[0], shots[-1]
+    texts = (" to ".join(number(end) for end in shot.ci95) for shot in (before, after))
+    return "mean reward on the same seeds; 95 % intervals " + " and ".join(texts)
+
+
+def _curve(records: Records, shots: Shots) -> str:
+    queries = {0: 0.0} | {r["epoch"]: float(r["reward_queries"]) for r in records}
+    points = [
+        Interval(queries[s.epoch], s.mean, *s.ci95, f"evaluation after epoch {s.epoch}")
+        for s, _ in shots
+        if s.epoch in queries
+    ]
+    usable = [r for r in records if r["reward_mean"] is not None]
+    chart = curve_chart(
+        [float(r["reward_queries"]) for r in usable],
+        [r["reward_mean"] for r in usable],
+        [r["reward_std"] for r in usable],
+        points,
+        x_label="reward queries",
+        y_label=shots[0][0].reward if shots else "reward",
+    )
+    legend = (
+        '<div class="legend"><span><i class="c0"></i>mean of each epoch, ± one standard deviation'
+        '</span><span><i class="c1"></i>fixed evaluation seeds, 95 % interval</span></div>'
+    )
+    return f'<h2>The reward</h2><div class="card">{chart}{legend}</div>'
+
+
+def _pairs(shots: Shots) -> str:
+    if len(shots) < 2:
+        return ""
+    (before, old), (after, new) = shots[0], shots[-1]
+    cards = []
+    for row in shown(before.prompts, _PAIRS):
+        cards.append(
+            f'<figure class="card pair"><div class="two">{_image(old[row])}{_image(new[row])}</div>'
+            f"<figcaption>{escape(before.prompts[row])}"
+            f'<div class="scores">{_scores(before.scores[row], after.scores[row])}</div>'
+            "</figcaption></figure>"
+        )
+    return (
+        "<h2>Before and after</h2><p class='soft'>The same prompt and the same noise: on the left "
+        "the model as it was, on the right as it is now. Neither was trained on these seeds."
+        f'</p><div class="pairs">{"".join(cards)}</div>'
+    )
+
+
+def _scores(before: float | None, after: float | None) -> str:
+    if before is None or after is None:
+        return "<span>not scored</span>"
+    kind = "" if after >= before else ' class="worse"'
+    return f"<span>{number(before)}</span><b{kind}>{number(after)}</b>"
+
+
+def _strips(shots: Shots) -> str:
+    """The same pictures over the course of training, when there were evaluations in between."""
+    if len(shots) < 3:
+        return ""
+    step = max(1, -(-(len(shots) - 1) // (_STRIP_COLUMNS - 1)))
+    picked = [*shots[:-1:step], shots[-1]]
+    head = "".join(f"<th>epoch {shot.epoch}</th>" for shot, _ in picked)
+    rows = []
+    for row in shown(shots[0][0].prompts, _STRIP_ROWS):
+        cells = "".join(f"<td>{_image(pictures[row])}</td>" for _, pictures in picked)
+        rows.append(f'<tr><th class="row">{escape(shots[0][0].prompts[row])}</th>{cells}</tr>')
+    return (
+        '<h2>Over the course of training</h2><div class="card strips strip"><table>'
+        f"<tr><th></th>{head}</tr>{''.join(rows)}</table></div>"
+    )
+
+
+def _time(records: Records, summary: Mapping[str, Any]) -> str:
+    if not records:
+        return ""
+    seconds = {label: sum(r[name] for r in records) for name, label in _PHASES.items()}
+    rest = summary.get("seconds", 0.0) - sum(seconds.values())
+    if rest > 0:
+        seconds["evaluation, checkpoints and the rest"] = rest
+    total = sum(seconds.values()) or 1.0
+    bars = "".join(
+        f'<span class="c{i}" style="width:{100 * value / total:.2f}%" '
+        f'title="{escape(label)}: {_duration(value)}"></span>'
+        for i, (label, value) in enumerate(seconds.items())
+    )
+    legend = "".join(
+        f'<span><i class="c{i}"></i>{escape(label)} {_duration(value)} '
+        f"({100 * value / total:.0f} %)</span>"
+        for i, (label, value) in enumerate(seconds.items())
+    )
+    scoring = _duration(sum(r["seconds_scoring"] for r in records))
+    return (
+        f'<h2>Where the time went</h2><div class="card"><div class="split">{bars}</div>'
+        f'<div class="legend">{legend}</div><p class="soft" style="margin:10px 0 0">Scoring runs '
+        f"while the next batch is sampled; the service computed for {scoring}.</p></div>"
+    )
+
+
+def _diagnostics(records: Records) -> str:
+    if len(records) < 2:
+        return ""
+    cards = []
+    for name in _DIAGNOSTICS:
+        points = [(float(r["epoch"]), r[name]) for r in records if r.get(name) is not None]
+        if len(points) > 1:
+            xs, ys = zip(*points, strict=True)
+            cards.append(
+                f'<div class="card"><h3>{name}</h3><p>{escape(METRICS[name])}</p>'
+                f"{small_chart(xs, ys, name)}</div>"
+            )
+    return f'<h2>How training went</h2><div class="diagnostics">{"".join(cards)}</div>'
+
+
+def _facts(summary: Mapping[str, Any], folder: RunFolder) -> str:
+    rows = [
+        (key.replace("_", " "), value)
+        for key, value in summary.items()
+        if isinstance(value, str | int | float)
+    ]
+    rows += [(f"reward {k}", v) for k, v in summary.get("reward", {}).items() if isinstance(v, str)]
+    table = "".join(
+        f"<tr><td>{escape(key)}</td><td><code>{escape(_plain(value))}</code></td></tr>"
+        for key, value in rows
+    )
+    config = escape(folder.config.read_text(encoding="utf-8"))
+    return (
+        f'<h2>What ran</h2><div class="card"><table class="facts">{table}</table>'
+        f"<details><summary>The whole configuration</summary><pre>{config}</pre></details></div>"
+    )
+
+
+def _plain(value: str | float) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _image(path: Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<img alt="" src="data:image/png;base64,{data}">'
+
+
+def _compact(count: int) -> str:
+    for size, suffix in ((1_000_000, " M"), (1_000, " k")):
+        if count >= size:
+            return f"{count / size:.3g}{suffix}"
+    return str(count)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

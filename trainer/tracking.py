@@ -1,0 +1,120 @@
+"""What a run records of every epoch: `metrics.jsonl`, one JSON object per line, and TensorBoard.
+
+`METRICS` is the one list of what can be recorded, with the meaning of each number.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from trainer.stops import RunStopped
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+METRICS: Mapping[str, str] = {
+    "epoch": "Epochs finished, counted from 1.",
+    "reward_queries": "Pictures scored for training so far; evaluations do not count.",
+    "reward_mean": "Mean reward of the epoch's scored pictures, in the reward's own units.",
+    "reward_std": "Standard deviation of those rewards.",
+    "reward_min": "Smallest of those rewards.",
+    "reward_max": "Largest of those rewards.",
+    "masked": "Pictures of the epoch that were left out because they have no score.",
+    "loss": "Clipped policy-gradient loss, averaged over the epoch's (sample, timestep) pairs.",
+    "approx_kl": "0.5 · mean((log p − log p_old)²): how far the policy moved within the epoch.",
+    "clip_fraction": "Share of the pairs whose probability ratio left the clip range.",
+    "grad_norm": "Norm of the gradient before clipping, averaged over the optimiser steps.",
+    "skipped_steps": "Optimiser steps skipped in the epoch because a gradient was not finite.",
+    "seconds_sampling": "Time spent drawing pictures.",
+    "seconds_reward_wait": "Time spent waiting for scores after the last picture was drawn.",
+    "seconds_scoring": "Time the service says it computed; overlaps with sampling.",
+    "seconds_update": "Time spent on the gradient.",
+    "images_per_second": "Pictures per second of sampling.",
+    "evaluation_mean": "Mean reward on the fixed evaluation seeds, in epochs that evaluate.",
+}
+
+
+class MetricsLog:
+    """Appends one record per epoch. Use as a context manager.
+
+    Args:
+        path: `metrics.jsonl`.
+        tensorboard: folder for event files, or None to write none.
+        length: bytes of the file to keep: what the checkpoint that is resumed from knew.
+        epoch: epochs finished at that point.
+
+    Raises:
+        RunStopped: the file is shorter than `length`.
+    """
+
+    def __init__(self, path: Path, tensorboard: Path | None, length: int, epoch: int) -> None:
+        found = path.stat().st_size if path.exists() else 0
+        if found < length:
+            raise RunStopped(
+                f"{path} has {found} bytes but the checkpoint knew {length}: it was changed; put "
+                "the old file back, or start a new run"
+            )
+        self._file = path.open("ab")
+        self._file.truncate(length)
+        self._board = _writer(tensorboard, epoch + 1) if tensorboard else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write the record of one epoch; numbers that are not finite are written as null.
+
+        Args:
+            record: names from `METRICS`.
+
+        Raises:
+            KeyError: a name is not in `METRICS`.
+        """
+        for name in record:
+            METRICS[name]  # an undocumented metric is a mistake
+        line = json.dumps({name: _json_number(value) for name, value in record.items()})
+        self._file.write(line.encode() + b"\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in record.items():
+                self._board.add_scalar(name, value, record["epoch"])
+            self._board.flush()
+
+    def length(self) -> int:
+        """Bytes written so far, after making sure that they are on the disk."""
+        os.fsync(self._file.fileno())
+        return self._file.seek(0, os.SEEK_END)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of a run, oldest first; a last line that was cut off is left out."""
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def _json_number(value: float) -> float | None:
+    # JSON has no NaN, and a comparison tells it apart without importing anything.
+    return value if value - value == 0 else None
+
+
+def _writer(folder: Path, first_epoch: int) -> "SummaryWriter":
+    # Imported late: it takes seconds, and a run may do without it.
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+    # Events of epochs that are about to be done again disappear from the board.
+    return SummaryWriter(log_dir=str(folder), purge_step=first_epoch)
