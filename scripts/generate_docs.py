@@ -128,7 +128,9 @@ def command_line(program: str, app: typer.Typer) -> str:
     blocks = []
     for name, command in group.commands.items():
         arguments = [each for each in command.params if isinstance(each, TyperArgument)]
-        usage = " ".join([program, name, *(each.make_metavar(None) for each in arguments)])
+        usage = " ".join(
+            [program, name, *(each.metavar or str(each.name).upper() for each in arguments)]
+        )
         rows = [
             (
                 ", ".join(f"`{flag}`" for flag in [*option.opts, *option.secondary_opts]),
