@@ -81,7 +81,8 @@ def _last_steps(as_json: bool, colors: bool) -> list[structlog.typing.Processor]
         structlog.dev.ConsoleRenderer(
             colors=colors,
             pad_event_to=0,
-            exception_formatter=structlog.dev.plain_traceback,  # the rich one prints local variables
+            # The rich one prints local variables, keys and passwords among them.
+            exception_formatter=structlog.dev.plain_traceback,
         ),
     ]
 
