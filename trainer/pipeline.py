@@ -6,19 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
+from transformers import CLIPTextModel, CLIPTokenizer
 
 import trainer
 from trainer.sections import ModelSection
 from trainer.stops import ModelError
 
 MODEL_INDEX = "model_index.json"
+PIPELINE_CLASS = "StableDiffusionPipeline"
 PACKAGES = Path(trainer.__file__).parent.parent
+
+
+# Pickled weights could run code, so only safetensors are read.
+_WEIGHTS: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True}
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The parts of a text-to-image model, in fp32 on the CPU, in evaluation mode.
+    """The parts of a text-to-image model, in fp32 on the CPU.
 
     The two libraries export their classes lazily, which leaves a type checker nothing to check.
     """
@@ -38,68 +46,78 @@ class Pipeline:
 def load_pipeline(model: ModelSection) -> Pipeline:
     """Load a pipeline folder or a hub model; the safety checker stays off.
 
-    Only safetensors files are read: a pickled weight file could run code.
-
     Raises:
         ModelError: not a StableDiffusionPipeline, its weights cannot be had, or its scheduler
             is not one that DDPO can train through.
     """
-    location, is_folder = _locate(model.path)
+    location = _locate(model.path)
+    _check_index(model.path, _index_file(location, model))
+
+    def part(kind: Any, name: str, **options: Any) -> Any:
+        return kind.from_pretrained(location, subfolder=name, revision=model.revision, **options)
+
     try:
-        loaded = StableDiffusionPipeline.from_pretrained(
-            location,
-            revision=model.revision,
-            torch_dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=is_folder,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
+        pipeline = Pipeline(
+            tokenizer=part(CLIPTokenizer, "tokenizer"),
+            text_encoder=part(CLIPTextModel, "text_encoder", **_WEIGHTS),
+            unet=part(UNet2DConditionModel, "unet", **_WEIGHTS),
+            vae=part(AutoencoderKL, "vae", **_WEIGHTS),
+            scheduler=part(DDIMScheduler, "scheduler"),
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    # What the libraries raise for a broken file ranges widely; none of it is this code's fault.
+    except Exception as error:
         raise ModelError(
-            f"model.path {model.path!r} cannot be loaded as a StableDiffusionPipeline: "
+            f"model.path {model.path!r} cannot be loaded as a {PIPELINE_CLASS}: "
             f"{_first_line(error)}"
         ) from error
-    scheduler = DDIMScheduler.from_config(loaded.scheduler.config)
-    _check_scheduler(scheduler.config)
-    return Pipeline(loaded.tokenizer, loaded.text_encoder, loaded.unet, loaded.vae, scheduler)
+    _check_scheduler(pipeline.scheduler.config)
+    return pipeline
 
 
-def _locate(path: str) -> tuple[str, bool]:
-    """Where to load from, and whether that is a folder (else a hub id).
+def _locate(path: str) -> str:
+    """The folder to load from, or the hub id.
 
     Raises:
-        ModelError: neither a pipeline folder nor the form of a hub id.
+        ModelError: neither an existing folder nor of the form of a hub id.
     """
     for folder in (Path(path).expanduser(), PACKAGES / path):
         if folder.exists():
-            _check_folder(folder)
-            return str(folder), True
+            return str(folder)
     # A hub id is OWNER/NAME; anything else can only have been meant as a folder.
     if path.startswith((".", "/", "~")) or path.count("/") != 1:
         raise ModelError(
-            f"model.path {path!r}: no such folder; give the folder of a StableDiffusionPipeline "
+            f"model.path {path!r}: no such folder; give the folder of a {PIPELINE_CLASS} "
             "or a hub id such as CompVis/stable-diffusion-v1-4"
         )
-    return path, False
+    return path
 
 
-def _check_folder(folder: Path) -> None:
-    """Say what is missing before diffusers says it less clearly."""
-    index = folder / MODEL_INDEX
+def _index_file(location: str, model: ModelSection) -> Path:
+    """The pipeline's index: in its folder, or fetched from the hub."""
+    if Path(location).exists():
+        return Path(location) / MODEL_INDEX
+    try:
+        return Path(hf_hub_download(location, MODEL_INDEX, revision=model.revision))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise ModelError(
+            f"model.path {model.path!r} is no folder here, and as a model hub id its "
+            f"{MODEL_INDEX} cannot be had: {_first_line(error)}"
+        ) from error
+
+
+def _check_index(path: str, index: Path) -> None:
+    """Say what is wrong before the libraries say it less clearly."""
     if not index.is_file():
         raise ModelError(
-            f"model.path {str(folder)!r} is not a diffusers pipeline: it holds no {MODEL_INDEX}"
+            f"model.path {path!r} is not a diffusers pipeline: it holds no {MODEL_INDEX}; "
+            f"give the folder of a {PIPELINE_CLASS}"
         )
     try:
         kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
     except (ValueError, AttributeError):
         raise ModelError(f"{index} is not a pipeline index: it is not a JSON object") from None
-    if kind != StableDiffusionPipeline.__name__:
-        raise ModelError(
-            f"model.path {str(folder)!r} is a {kind}; only a StableDiffusionPipeline can be trained"
-        )
+    if kind != PIPELINE_CLASS:
+        raise ModelError(f"model.path {path!r} is a {kind}; only a {PIPELINE_CLASS} can be trained")
 
 
 def _check_scheduler(config: Any) -> None:

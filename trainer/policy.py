@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils.save_and_load import get_peft_model_state_dict
@@ -47,7 +47,8 @@ class Policy:
         # A full fine-tuning keeps fp32 weights and lowers the precision by autocast alone.
         weights = torch.float32 if model.train == "full" else self._dtype
         layout = torch.channels_last if model.channels_last else torch.preserve_format
-        self._unet.to(device=device, dtype=weights)
+        # torch's own `to`: diffusers' warns that a cast may harm modules, of which there are none.
+        torch.nn.Module.to(self._unet, device, weights)
         self._unet.to(memory_format=layout)
         for module in (pipeline.text_encoder, pipeline.vae, self._unet):
             module.eval()
@@ -78,7 +79,7 @@ class Policy:
         lora = self._model.lora
         config = LoraConfig(
             r=lora.rank,
-            lora_alpha=lora.alpha,  # type: ignore[arg-type]  # annotated int; a float works
+            lora_alpha=lora.alpha,
             init_lora_weights="gaussian" if lora.init == "gaussian" else True,
             target_modules=list(lora.target_modules),
         )
@@ -279,7 +280,7 @@ class Policy:
     def _save_lora(self, folder: Path) -> None:
         config = self._unet.peft_config["default"]
         weights = get_peft_model_state_dict(self._unet)
-        StableDiffusionPipeline.save_lora_weights(
+        StableDiffusionLoraLoaderMixin.save_lora_weights(
             folder,
             unet_lora_layers=convert_state_dict_to_diffusers(weights),
             # Without it a loader assumes alpha = rank.

@@ -78,7 +78,10 @@ def recomputed_ratios(scorer: PairScorer, micro_batch_size: int) -> Tensor:
     """Probability ratio of every pair of a rollout, (B, T): all 1 while the policy is unchanged."""
     count, steps = scorer.rollout.log_probs.shape
     index = torch.arange(count * steps, device=scorer.policy.device)
-    parts = [scorer.log_prob(part // steps, part % steps) for part in index.split(micro_batch_size)]
+    parts = [
+        scorer.log_prob(part // steps, part % steps)
+        for part in torch.split(index, micro_batch_size)
+    ]
     return (torch.cat(parts).view(count, steps) - scorer.rollout.log_probs).exp()
 
 
@@ -132,7 +135,7 @@ def epoch_pairs(
     samples = torch.randperm(count, generator=generator)
     trained = int(steps * training.timestep_fraction)
     orders = torch.stack([torch.randperm(steps, generator=generator) for _ in range(count)])
-    for batch in samples.split(training.batch_size):
+    for batch in torch.split(samples, training.batch_size):
         chosen = orders[batch, :trained].T
         yield torch.stack([batch.expand(trained, -1), chosen], dim=-1).reshape(-1, 2)
 
@@ -171,7 +174,7 @@ def _optimiser_step(
     totals = Totals(scorer.policy.device)
     # All that depends on data is on the device before the loop, which therefore never waits.
     weights = torch.from_numpy(np.where(valid, advantages, 0)).float().to(scorer.policy.device)
-    for part in trained.to(scorer.policy.device).split(training.micro_batch_size):
+    for part in torch.split(trained.to(scorer.policy.device), training.micro_batch_size):
         batch = part.unbind(1)
         outcome = ppo_loss(
             scorer.log_prob(*batch),
