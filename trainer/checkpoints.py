@@ -39,10 +39,11 @@ class RunState(BaseModel):
         reward_queries: images scored for training so far (evaluations do not count).
         masked: images left out of training because they could never be scored.
         skipped_steps: optimiser steps skipped for a non-finite gradient.
+        skipped_in_a_row: how many of them at the end of the run so far.
         seconds: time spent on training and evaluation so far, without set-up.
         metrics_bytes: length of `metrics.jsonl` at this point.
         prompts: position of the prompt source.
-        trackers: the per-prompt statistics of each reward.
+        tracker: the latest rewards of each prompt.
         identities: the identity of each reward, pinned when the run started.
         config: the resolved configuration.
         files: byte size of each tensor file; filled in by `save`.
@@ -54,10 +55,11 @@ class RunState(BaseModel):
     reward_queries: int
     masked: int
     skipped_steps: int
+    skipped_in_a_row: int
     seconds: float
     metrics_bytes: int
-    prompts: JsonValue
-    trackers: dict[str, JsonValue]
+    prompts: dict[str, JsonValue]
+    tracker: dict[str, list[float]]
     identities: dict[str, Identity]
     config: dict[str, JsonValue]
     files: dict[str, int] = {}
@@ -91,16 +93,16 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     Returns:
         The folder of the new checkpoint.
     """
-    final = folder / f"epoch-{checkpoint.state.epoch:05d}"
+    final = folder / name(checkpoint.state.epoch)
     if final.exists():  # a run is deterministic: this moment has been written already
         return final
     partial = folder / f".{final.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     sizes = {}
-    for name in _TENSOR_FILES:
-        path = partial / f"{name}.safetensors"
-        tensors: dict[str, Tensor] = getattr(checkpoint, name)
+    for part in _TENSOR_FILES:
+        path = partial / f"{part}.safetensors"
+        tensors: dict[str, Tensor] = getattr(checkpoint, part)
         save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path)
         sizes[path.name] = path.stat().st_size
         _flush(path)
@@ -114,6 +116,11 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     for _, old in _complete(folder)[:-keep]:
         shutil.rmtree(old)
     return final
+
+
+def name(epoch: int) -> str:
+    """Name of the folder of a checkpoint."""
+    return f"epoch-{epoch:05d}"
 
 
 def newest(folder: Path) -> Path | None:
@@ -130,14 +137,14 @@ def load(path: Path) -> Checkpoint:
     """
     try:
         state = RunState.model_validate_json((path / "state.json").read_bytes())
-        for name, size in state.files.items():
-            found = (path / name).stat().st_size
+        for file, size in state.files.items():
+            found = (path / file).stat().st_size
             if found != size:
                 raise RunStopped(
-                    f"the checkpoint {path} is damaged: {name} has {found} bytes instead of "
+                    f"the checkpoint {path} is damaged: {file} has {found} bytes instead of "
                     f"{size}; delete that folder to resume from the one before"
                 )
-        tensors = {name: load_file(path / f"{name}.safetensors") for name in _TENSOR_FILES}
+        tensors = {part: load_file(path / f"{part}.safetensors") for part in _TENSOR_FILES}
     except (OSError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise RunStopped(
@@ -148,12 +155,12 @@ def load(path: Path) -> Checkpoint:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as `"<parameter index>.<name>"`; empty before the first step."""
+    """The optimiser's state as `"<parameter index>.<field>"`; empty before the first step."""
     per_parameter: Mapping[int, Mapping[str, Any]] = optimizer.state_dict()["state"]
     return {
-        f"{index}.{name}": torch.as_tensor(value)
+        f"{index}.{field}": torch.as_tensor(value)
         for index, values in per_parameter.items()
-        for name, value in values.items()
+        for field, value in values.items()
     }
 
 
@@ -166,9 +173,9 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     """
     per_parameter: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
-        index, name = key.split(".", 1)
+        index, field = key.split(".", 1)
         # A copy: AdamW updates its state in place, and a checkpoint must not change with it.
-        per_parameter.setdefault(int(index), {})[name] = value.clone()
+        per_parameter.setdefault(int(index), {})[field] = value.clone()
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": per_parameter, "param_groups": groups})
 

@@ -4,31 +4,32 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import torch
 
 from trainer.config import Config
+from trainer.ddim import DDIMTables
 from trainer.gallery import Evaluation, interval
 from trainer.policy import Policy
 from trainer.prompts import evaluation_prompts, load_prompts
 from trainer.rewards import Pending, RewardServices
-from trainer.sampling import sample
+from trainer.rollouts import draw, submit
 from trainer.scores import Images
 from trainer.stops import RunStopped
 
 
 def evaluate(
     policy: Policy,
+    tables: DDIMTables,
     services: RewardServices,
     config: Config,
     epoch: int,
-    *,
     advance: Callable[[int], None],
     check: Callable[[], None],
 ) -> tuple[Evaluation, Images]:
-    """Draw and score the evaluation pictures; touches none of the run's own generators.
+    """Draw and score the evaluation pictures; touches no state of the run.
 
     Args:
         policy: the model as it is now.
+        tables: its schedule.
         services: where the rewards come from.
         config: the run's configuration.
         epoch: epochs trained so far.
@@ -42,23 +43,23 @@ def evaluate(
         RunStopped: fewer than two pictures could be scored.
     """
     prompts = evaluation_prompts(load_prompts(config.prompts.source), config.evaluation.samples)
-    generator = torch.Generator().manual_seed(config.evaluation.seed)
-    pending, pictures = Pending(), []
-    size = config.sampling.batch_size
-    for first in range(0, len(prompts), size):
-        check()
-        rollout = sample(policy, prompts[first : first + size], generator, config.sampling)
-        services.submit(pending, rollout.images, rollout.prompts, rollout.valid.tolist())
+    # The epoch is no part of the noise: every evaluation draws the same pictures.
+    noise = (config.evaluation.seed, "evaluation", 0)
+    pending = Pending()
+    pictures = []
+    for rollout in draw(policy, tables, prompts, noise, config.sampling):
+        submit(services, pending, rollout)
         pictures.append(rollout.images)
-        advance(len(rollout.images))
+        advance(len(rollout))
+        check()
     scores = services.collect(pending, check)
     name, values = next(iter(scores.by_reward.items()))
     scored = values[np.isfinite(values)]
     if len(scored) < 2:
         raise RunStopped(
-            f"only {len(scored)} of {len(values)} evaluation pictures could be scored "
-            f"({scores.example or 'the others are not finite'}); correct the reward service or "
-            "the model"
+            f"only {len(scored)} of the {len(values)} evaluation pictures have a score "
+            f"({scores.example or 'evaluation.samples is too small'}), too few to compare models; "
+            "correct the cause, or raise evaluation.samples"
         )
     mean, low, high = interval(scored.tolist())
     evaluation = Evaluation(

@@ -63,6 +63,11 @@ def save(folder: Path, evaluation: Evaluation, pictures: npt.NDArray[np.uint8]) 
     write_whole(target / "scores.json", evaluation.model_dump_json(indent=1))
 
 
+def load(folder: Path, epoch: int) -> tuple[Evaluation, list[Path]] | None:
+    """The evaluation of one epoch with the paths of its pictures; None when there is none."""
+    return next((found for found in load_all(folder) if found[0].epoch == epoch), None)
+
+
 def load_all(folder: Path) -> list[tuple[Evaluation, list[Path]]]:
     """Every complete evaluation below a run's `evaluation/` folder, oldest first.
 

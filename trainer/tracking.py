@@ -26,6 +26,9 @@ METRICS: Mapping[str, str] = {
     "loss": "Clipped policy-gradient loss, averaged over the epoch's (sample, timestep) pairs.",
     "approx_kl": "0.5 · mean((log p − log p_old)²): how far the policy moved within the epoch.",
     "clip_fraction": "Share of the pairs whose probability ratio left the clip range.",
+    "ratio_mean": "Mean probability ratio of the pairs.",
+    "ratio_min": "Smallest probability ratio.",
+    "ratio_max": "Largest probability ratio.",
     "grad_norm": "Norm of the gradient before clipping, averaged over the optimiser steps.",
     "skipped_steps": "Optimiser steps skipped in the epoch because a gradient was not finite.",
     "seconds_sampling": "Time spent drawing pictures.",
@@ -33,7 +36,6 @@ METRICS: Mapping[str, str] = {
     "seconds_scoring": "Time the service says it computed; overlaps with sampling.",
     "seconds_update": "Time spent on the gradient.",
     "images_per_second": "Pictures per second of sampling.",
-    "evaluation_mean": "Mean reward on the fixed evaluation seeds, in epochs that evaluate.",
 }
 
 

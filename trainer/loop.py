@@ -1,0 +1,269 @@
+"""DDPO from the first picture to the last weight (Black et al. 2024, algorithm 1).
+
+    evaluate on fixed seeds
+    repeat: sample → rewards → advantages → update → checkpoint
+    evaluate on the same seeds, write weights, summary and report
+
+An epoch changes the weights only in its update. Whatever stops it before leaves a checkpoint of
+the state in which it began, so that a resumed run repeats it to the bit.
+"""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from trainer import gallery
+from trainer.advantages import Float64s, global_advantages
+from trainer.config import Config
+from trainer.evaluation import evaluate
+from trainer.gallery import Evaluation
+from trainer.preflight import check_ratio, check_rewards
+from trainer.report import write_report
+from trainer.rewards import Pending
+from trainer.rollouts import draw, submit
+from trainer.run import Moment, Run, open_run
+from trainer.sampling import Rollout
+from trainer.scores import Bools, Floats, Scores, usable
+from trainer.step_statistics import StepStats, UpdateStats
+from trainer.stops import RunStopped
+from trainer.summary import write_summary
+from trainer.update import PairScorer, update_epoch
+
+_EPOCH_SECONDS = ("seconds_sampling", "seconds_reward_wait", "seconds_update")
+
+
+def train(config: Config, *, resume: bool = False) -> Path:
+    """Train a model, or go on training it.
+
+    Args:
+        config: what to run.
+        resume: go on from the newest checkpoint of the run folder.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        RunStopped: the run cannot start, cannot go on, or was interrupted.
+    """
+    with open_run(config, resume=resume) as run:
+        _announce(run)
+        if run.epoch == 0:
+            _begin(run)
+        while run.epoch < config.training.epochs:
+            _evaluate_if_due(run)
+            train_epoch(run)
+        _finish(run)
+        return run.folder.path
+
+
+def train_epoch(run: Run) -> None:
+    """One round: sample, score, normalise, update, record."""
+    moment = run.moment()
+    with run.saved_when_stopped(moment):
+        run.interrupts.check()
+        began = time.monotonic()
+        rollout, pending = _sample(run)
+        sampled = time.monotonic()
+        scores = run.services.collect(pending, run.interrupts.check)
+        keep = usable(
+            scores,
+            rollout.prompts,
+            min_valid_per_prompt=run.config.scoring.min_valid_per_prompt,
+            max_invalid_fraction=run.config.scoring.max_invalid_fraction,
+        )
+    rewards = next(iter(scores.by_reward.values()))
+    advantages = _advantages(run, rollout.prompts, rewards, keep)
+    updating = time.monotonic()
+    stats = _update(run, moment, rollout, advantages, keep)
+    seconds = (sampled - began, time.monotonic() - updating)
+    _count(run, rollout, keep, stats)
+    record = _record(run, scores, rewards[keep], keep, stats, seconds)
+    run.metrics.append(record)
+    _tell(run, record)
+    last = run.epoch == run.config.training.epochs
+    if last or run.epoch % run.config.checkpoints.every == 0:
+        run.save(run.moment())
+
+
+def _sample(run: Run) -> tuple[Rollout, Pending]:
+    """Draw the epoch's pictures; every batch is being scored while the next one is drawn."""
+    config = run.config
+    prompts = run.prompts.draw(config.sampling.samples_per_epoch)
+    noise = (config.run.seed, "train", run.epoch)
+    batches, pending = [], Pending()
+    with run.terminal.phase("sampling", len(prompts)) as phase:
+        for batch in draw(run.policy, run.tables, prompts, noise, config.sampling):
+            submit(run.services, pending, batch)
+            batches.append(batch)
+            phase.advance(len(batch))
+            run.interrupts.check()
+    return Rollout.cat(batches), pending
+
+
+def _advantages(run: Run, prompts: list[str], rewards: Floats, keep: Bools) -> Float64s:
+    """Advantages of the pictures that count, NaN for the others; larger is always better."""
+    identity = next(iter(run.services.identities.values()))
+    signed = rewards[keep] if identity.direction == "maximize" else -rewards[keep]
+    advantages = np.full(len(rewards), np.nan)
+    if run.config.advantages.per_prompt:
+        kept = [prompt for prompt, flag in zip(prompts, keep, strict=True) if flag]
+        advantages[keep] = run.tracker.update(kept, signed)
+    else:
+        advantages[keep] = global_advantages(signed)
+    return advantages
+
+
+def _update(
+    run: Run, moment: Moment, rollout: Rollout, advantages: Float64s, keep: Bools
+) -> UpdateStats:
+    """Change the weights.
+
+    An interruption is acted on at once when the epoch's beginning is on the disk already, else
+    after the update, whose end is then saved.
+    """
+    config = run.config
+    scorer = PairScorer.build(run.policy, run.tables, rollout, config.sampling.guidance_scale)
+    saved = run.saved(moment)
+    with run.terminal.phase("updating", config.sizes.steps_per_epoch) as phase:
+
+        def after_step(_: StepStats) -> None:
+            phase.advance(1)
+            if saved:
+                run.interrupts.check()
+
+        stats = update_epoch(
+            scorer, run.optimizer, advantages, keep, config.training, run.shuffling, after_step
+        )
+    run.skipped_in_a_row = stats.consecutive_skipped(run.skipped_in_a_row)
+    if run.skipped_in_a_row >= config.training.max_skipped_steps:
+        raise RunStopped(
+            f"{run.skipped_in_a_row} optimiser steps in a row had a gradient that is not finite "
+            "and were skipped (training.max_skipped_steps); lower training.learning_rate "
+            f"({config.training.learning_rate:g}) or set model.dtype to fp32, and resume from the "
+            "last checkpoint in a new run"
+        )
+    return stats
+
+
+def _begin(run: Run) -> None:
+    """Measure the model as it is, and check that training it makes sense."""
+    with run.saved_when_stopped(run.moment()):
+        check_ratio(run.policy, run.tables, run.config)
+        check_rewards(_evaluate(run))
+
+
+def _evaluate_if_due(run: Run) -> None:
+    every = run.config.evaluation.every
+    if every and run.epoch and run.epoch % every == 0:
+        with run.saved_when_stopped(run.moment()):
+            _evaluate(run)
+
+
+def _evaluate(run: Run) -> Evaluation:
+    """Evaluate the model as it is now, unless an earlier process has done and written it."""
+    done = gallery.load(run.folder.evaluation, run.epoch)
+    if done:
+        return done[0]
+    with run.terminal.phase("evaluating", run.config.evaluation.samples) as phase:
+        evaluation, pictures = evaluate(
+            run.policy,
+            run.tables,
+            run.services,
+            run.config,
+            run.epoch,
+            phase.advance,
+            run.interrupts.check,
+        )
+    gallery.save(run.folder.evaluation, evaluation, pictures)
+    low, high = evaluation.ci95
+    run.terminal.say(
+        f"evaluation after epoch {run.epoch}: {evaluation.reward} {evaluation.mean:.4g} "
+        f"(95 % interval {low:.4g} to {high:.4g}, {len(pictures)} pictures)"
+    )
+    return evaluation
+
+
+def _count(run: Run, rollout: Rollout, keep: Bools, stats: UpdateStats) -> None:
+    run.epoch += 1
+    run.reward_queries += int(np.count_nonzero(rollout.valid))
+    run.masked += int(np.count_nonzero(~keep))
+    run.skipped_steps += stats.skipped
+
+
+def _record(
+    run: Run,
+    scores: Scores,
+    rewards: Floats,
+    keep: Bools,
+    stats: UpdateStats,
+    seconds: tuple[float, float],
+) -> dict[str, float]:
+    """The epoch in numbers, see `tracking.METRICS`."""
+    sampling, updating = seconds
+    return {
+        "epoch": run.epoch,
+        "reward_queries": run.reward_queries,
+        "reward_mean": float(rewards.mean()),
+        "reward_std": float(rewards.std()),
+        "reward_min": float(rewards.min()),
+        "reward_max": float(rewards.max()),
+        "masked": int(np.count_nonzero(~keep)),
+        **stats.metrics(),
+        "seconds_sampling": sampling,
+        "seconds_reward_wait": scores.wait_s,
+        "seconds_scoring": scores.scoring_s,
+        "seconds_update": updating,
+        "images_per_second": len(keep) / sampling,
+    }
+
+
+def _announce(run: Run) -> None:
+    config = run.config
+    for name, identity in run.services.identities.items():
+        run.terminal.say(
+            f"reward {name}: version {identity.version}, {identity.units}, {identity.direction}"
+        )
+    trained = sum(parameter.numel() for parameter in run.policy.trainable_parameters())
+    run.terminal.say(
+        f"training {trained:,} parameters ({config.model.train}) on {run.policy.device}"
+    )
+    sizes = ", ".join(f"{key} {value}" for key, value in config.sizes.as_dict().items())
+    run.terminal.say(f"sizes: {sizes}")
+    if run.epoch:
+        run.terminal.say(f"resumed after epoch {run.epoch}")
+
+
+def _tell(run: Run, record: dict[str, float]) -> None:
+    total = run.config.training.epochs
+    seconds = sum(record[key] for key in record if key in _EPOCH_SECONDS)
+    masked = f", {record['masked']:.0f} masked" if record["masked"] else ""
+    note = f"reward {record['reward_mean']:.4g}, {record['images_per_second']:.3g} images/s"
+    run.terminal.say(
+        f"epoch {run.epoch}/{total}: {note}, kl {record['approx_kl']:.2g}, "
+        f"clipped {100 * record['clip_fraction']:.0f} %, {seconds:.1f} s{masked}"
+    )
+    run.terminal.epoch_done(note)
+
+
+def _finish(run: Run) -> None:
+    """Evaluate for the last time, then write the weights and what there is to tell."""
+    with run.saved_when_stopped(run.moment()):
+        _evaluate(run)
+    first, last = (gallery.load(run.folder.evaluation, epoch) for epoch in (0, run.epoch))
+    if first is None or last is None:
+        raise RunStopped(
+            f"the evaluation before training is missing from {run.folder.evaluation}; put it "
+            "back, or start a new run"
+        )
+    (before, old), (after, new) = first, last
+    weights = run.policy.save_trained(run.folder.path)
+    gallery.write_grid(run.folder.evaluation / "grid.png", before.prompts, old, new)
+    write_summary(run, before, after)
+    report = write_report(run.folder)
+    run.terminal.say(
+        f"{before.reward}: {before.mean:.4g} before, {after.mean:.4g} after "
+        f"{run.reward_queries} reward queries in {run.seconds:.0f} s"
+    )
+    run.terminal.say(f"weights: {weights}")
+    run.terminal.say(f"report: {report}")

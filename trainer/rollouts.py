@@ -1,0 +1,40 @@
+"""Pictures drawn batch by batch, each batch on its way to be scored while the next is drawn."""
+
+from collections.abc import Iterator, Sequence
+
+from trainer.ddim import DDIMTables
+from trainer.policy import Policy
+from trainer.rewards import Pending, RewardServices
+from trainer.sampling import Rollout, noise_seed, sample, trajectory_noise
+from trainer.sections import SamplingSection
+
+
+def draw(
+    policy: Policy,
+    tables: DDIMTables,
+    prompts: Sequence[str],
+    noise: tuple[int, str, int],
+    sampling: SamplingSection,
+) -> Iterator[Rollout]:
+    """Draw one picture per prompt, in batches.
+
+    Args:
+        policy: the current policy.
+        tables: its schedule.
+        prompts: N prompts.
+        noise: (seed, purpose, epoch) of `noise_seed`.
+        sampling: batch size and guidance.
+
+    Yields:
+        The batches in order.
+    """
+    for first in range(0, len(prompts), sampling.batch_size):
+        part = prompts[first : first + sampling.batch_size]
+        seeds = [noise_seed(*noise, first + offset) for offset in range(len(part))]
+        trajectory = trajectory_noise(seeds, len(tables), policy.latent_shape)
+        yield sample(policy, tables, part, trajectory, sampling.guidance_scale)
+
+
+def submit(services: RewardServices, pending: Pending, rollout: Rollout) -> None:
+    """Send a batch to be scored, without waiting; broken pictures are not sent."""
+    services.submit(pending, rollout.images, rollout.prompts, rollout.valid.tolist())

@@ -1,0 +1,250 @@
+"""A run while it trains: its live parts, and how they become a checkpoint and come back."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from trainer import checkpoints
+from trainer.advantages import PerPromptTracker
+from trainer.checkpoints import Checkpoint, RunState
+from trainer.config import Config, load_config
+from trainer.ddim import DDIMTables
+from trainer.interrupts import Interrupts
+from trainer.policy import Policy
+from trainer.prompts import PromptSampler, load_prompts
+from trainer.rewards import RewardServices, RewardSource
+from trainer.run_folder import RunFolder
+from trainer.stops import ConfigError, RunStopped
+from trainer.terminal import Terminal
+from trainer.tracking import MetricsLog
+from trainer.update import make_optimizer
+
+# Settings that do not change the result, so a resumed run may have others.
+_FREE = (
+    "run.dir:",
+    "run.name:",
+    "rewards.",
+    "scoring.deadline_s:",
+    "scoring.max_outage_s:",
+    "checkpoints.",
+    "tracking.",
+)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Everything of a checkpoint but the weights and the optimiser."""
+
+    state: RunState
+    generators: dict[str, Tensor]
+
+
+@dataclass
+class Run:
+    """The live parts of a run. `open_run` makes one.
+
+    Attributes:
+        epoch: epochs finished.
+        shuffling: order of samples and timesteps in the update. The noise of the pictures needs
+            no generator that lasts: each picture has its own, see `sampling.noise_seed`.
+        reward_queries, masked, skipped_steps, skipped_in_a_row: see `RunState`.
+        seconds_before: seconds counted by the processes that this one resumed from.
+        started: monotonic time at which this process began to count.
+    """
+
+    config: Config
+    folder: RunFolder
+    terminal: Terminal
+    interrupts: Interrupts
+    services: RewardServices
+    policy: Policy
+    tables: DDIMTables
+    optimizer: torch.optim.Optimizer
+    tracker: PerPromptTracker
+    prompts: PromptSampler
+    shuffling: torch.Generator
+    metrics: MetricsLog
+    epoch: int = 0
+    reward_queries: int = 0
+    masked: int = 0
+    skipped_steps: int = 0
+    skipped_in_a_row: int = 0
+    seconds_before: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training and evaluation so far, without set-up."""
+        return self.seconds_before + time.monotonic() - self.started
+
+    def moment(self) -> Moment:
+        """Where the run stands now; valid for as long as the weights do not change."""
+        state = RunState(
+            epoch=self.epoch,
+            reward_queries=self.reward_queries,
+            masked=self.masked,
+            skipped_steps=self.skipped_steps,
+            skipped_in_a_row=self.skipped_in_a_row,
+            seconds=self.seconds,
+            metrics_bytes=self.metrics.length(),
+            prompts=self.prompts.state_dict(),
+            tracker=self.tracker.state_dict(),
+            identities=self.services.identities,
+            config=self.config.model_dump(mode="json"),
+        )
+        return Moment(state, {"shuffling": self.shuffling.get_state()})
+
+    def save(self, moment: Moment) -> None:
+        """Write a checkpoint of a moment since which the weights have not changed."""
+        checkpoint = Checkpoint(
+            state=moment.state,
+            weights=self.policy.state(),
+            optimizer=checkpoints.optimizer_tensors(self.optimizer),
+            generators=moment.generators,
+        )
+        checkpoints.save(self.folder.checkpoints, checkpoint, self.config.checkpoints.keep)
+
+    def saved(self, moment: Moment) -> bool:
+        """True when the checkpoint of this moment is on the disk."""
+        newest = checkpoints.newest(self.folder.checkpoints)
+        return newest is not None and newest.name == checkpoints.name(moment.state.epoch)
+
+    @contextmanager
+    def saved_when_stopped(self, moment: Moment) -> Iterator[None]:
+        """Leave a checkpoint of `moment` behind when the block is stopped.
+
+        The block must not change the weights.
+        """
+        try:
+            yield
+        except RunStopped:
+            self.save(moment)
+            self.terminal.say(
+                f"checkpoint after epoch {moment.state.epoch} written to {self.folder.checkpoints}"
+            )
+            raise
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go to where the checkpoint was taken; the metrics file is cut by its own class."""
+        state = checkpoint.state
+        self.policy.load_state(checkpoint.weights)
+        checkpoints.restore_optimizer(self.optimizer, checkpoint.optimizer)
+        self.shuffling.set_state(checkpoint.generators["shuffling"])
+        self.prompts.load_state_dict(state.prompts)
+        self.tracker.load_state_dict(state.tracker)
+        self.epoch = state.epoch
+        self.reward_queries = state.reward_queries
+        self.masked = state.masked
+        self.skipped_steps = state.skipped_steps
+        self.skipped_in_a_row = state.skipped_in_a_row
+        self.seconds_before = state.seconds
+
+
+@contextmanager
+def open_run(config: Config, *, resume: bool) -> Iterator[Run]:
+    """Set a run up, cheap checks first, so that a mistake shows before the model is loaded.
+
+    Args:
+        config: what to run.
+        resume: go on from the newest checkpoint of the run folder.
+
+    Raises:
+        RunStopped: the folder, the configuration, a service or the model does not fit.
+    """
+    folder = RunFolder(config.folder)
+    folder.refuse_reuse(resume)
+    checkpoint = _checkpoint(folder, config) if resume else None
+    state = checkpoint.state if checkpoint else None
+    all_prompts = load_prompts(config.prompts.source)
+    with ExitStack() as stack:
+        terminal = stack.enter_context(
+            Terminal(config.training.epochs, state.epoch if state else 0)
+        )
+        services = stack.enter_context(_services(config, terminal))
+        services.connect(state.identities if state else None)
+        if config.run.threads is not None:
+            torch.set_num_threads(config.run.threads)
+        policy = Policy.load(config.model, _device(config.run.device), config.run.seed)
+        tables = policy.tables(config.sampling.steps, config.sampling.eta)
+        stack.callback(os.close, folder.claim(config.to_toml()))
+        terminal.keep_log(folder.log)
+        run = Run(
+            config=config,
+            folder=folder,
+            terminal=terminal,
+            interrupts=stack.enter_context(Interrupts()),
+            services=services,
+            policy=policy,
+            tables=tables,
+            optimizer=make_optimizer(policy, config.training),
+            tracker=PerPromptTracker(config.advantages.buffer_size, config.advantages.min_count),
+            prompts=PromptSampler(all_prompts, config.run.seed),
+            shuffling=torch.Generator().manual_seed(config.run.seed),
+            metrics=stack.enter_context(
+                MetricsLog(
+                    folder.metrics,
+                    folder.tensorboard if config.tracking.tensorboard else None,
+                    length=state.metrics_bytes if state else 0,
+                    epoch=state.epoch if state else 0,
+                )
+            ),
+        )
+        if checkpoint:
+            run.restore(checkpoint)
+        run.started = time.monotonic()
+        yield run
+
+
+def _checkpoint(folder: RunFolder, config: Config) -> Checkpoint | None:
+    """The newest checkpoint of a run, None when it was stopped before its first one.
+
+    Raises:
+        RunStopped: the run has another configuration.
+    """
+    old = load_config(folder.config)
+    changed = [line for line in old.differences(config) if not line.startswith(_FREE)]
+    if changed:
+        raise ConfigError(
+            f"the run in {folder.path} has another configuration ({'; '.join(changed)}); resume "
+            "it with its own, or start a new run with another --set run.name=NAME"
+        )
+    newest = checkpoints.newest(folder.checkpoints)
+    return checkpoints.load(newest) if newest else None
+
+
+def _services(config: Config, terminal: Terminal) -> RewardServices:
+    sources = []
+    name, section = config.reward
+    key = None
+    if section.api_key_env is not None:
+        key = os.environ.get(section.api_key_env)
+        if not key:
+            raise ConfigError(
+                f"rewards.{name}.api_key_env names {section.api_key_env}, which is not set in the "
+                "environment; export it, or remove the setting"
+            )
+    sources.append(RewardSource(name, section.url, key))
+    return RewardServices(
+        sources,
+        deadline_s=config.scoring.deadline_s,
+        max_outage_s=config.scoring.max_outage_s,
+        notify=terminal.say,
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"run.device {name!r} cannot be used here: {str(error).splitlines()[0]}"
+        ) from None
+    return device

@@ -1,0 +1,76 @@
+"""`summary.json`: what a finished run comes to, for programs."""
+
+import hashlib
+import json
+import platform
+import resource
+import sys
+from importlib.metadata import version
+from typing import Any
+
+from trainer.config import Config
+from trainer.gallery import Evaluation
+from trainer.run import Run
+from trainer.run_folder import write_json
+from trainer.tracking import read_metrics
+
+
+def write_summary(run: Run, before: Evaluation, after: Evaluation) -> None:
+    """Write `summary.json` into the run folder.
+
+    Args:
+        run: a run whose last epoch is done.
+        before, after: its evaluations on the fixed seeds.
+    """
+    identity = run.services.identities[before.reward]
+    change = after.mean - before.mean
+    records = read_metrics(run.folder.metrics)
+    sampling = sum(record["seconds_sampling"] for record in records)
+    summary = {
+        "reward": {
+            **identity.model_dump(),
+            "before": _measured(before),
+            "after": _measured(after),
+            "change_percent": 100 * change / abs(before.mean) if before.mean else None,
+        },
+        "reward_queries": run.reward_queries,
+        "evaluation_queries": len(before.prompts),
+        "epochs": run.epoch,
+        "seconds": run.seconds,
+        "seconds_sampling": sampling,
+        "seconds_reward_wait": sum(record["seconds_reward_wait"] for record in records),
+        "seconds_update": sum(record["seconds_update"] for record in records),
+        "images_per_second": run.reward_queries / sampling if sampling else None,
+        "masked": run.masked,
+        "skipped_steps": run.skipped_steps,
+        "trained_parameters": sum(p.numel() for p in run.policy.trainable_parameters()),
+        "peak_memory_mb": _peak_memory_mb(),
+        "model": run.config.model.path,
+        "train": run.config.model.train,
+        "config_hash": config_hash(run.config),
+        "device": str(run.policy.device),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "diffusers": version("diffusers"),
+    }
+    write_json(run.folder.summary, summary)
+
+
+def config_hash(config: Config) -> str:
+    """SHA-256 of the resolved configuration, 16 hexadecimal digits."""
+    text = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _measured(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "mean": evaluation.mean,
+        "ci95": list(evaluation.ci95),
+        "samples": sum(score is not None for score in evaluation.scores),
+    }
+
+
+def _peak_memory_mb() -> float:
+    """Largest resident size of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
