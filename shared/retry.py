@@ -97,11 +97,17 @@ class Patience:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _given_up(self, failures: list[ServiceUnavailable]) -> ServiceUnavailable:
-        text = f"no answer from {self._service} within {self._deadline_s:g} s"
         if not failures:
-            return DeadlineExceeded(f"{text}: allow a longer deadline or send fewer pictures")
+            return DeadlineExceeded(
+                f"no answer from {self._service} within {self._deadline_s:g} s: allow a longer "
+                "deadline or send fewer pictures"
+            )
         last = failures[-1]
-        text += f" after {len(failures)} failed tries; the last: {last.message}"
+        asked = "" if last.retry_after is None else f", it asks to wait {last.retry_after:g} s"
+        text = (
+            f"{last.message} (gave up after {len(failures)} tries within {self._deadline_s:g} s"
+            f"{asked})"
+        )
         if isinstance(last, ServiceUnreachable):
             return ServiceUnreachable(text)
         return DeadlineExceeded(text, retry_after=last.retry_after, request_id=last.request_id)
