@@ -115,3 +115,15 @@ def write_grid(
                 sheet.paste(image.resize((_CELL, _CELL), Image.Resampling.LANCZOS), (x, top))
         draw.text((left, top + _CELL + 5), prompts[row], fill="black", font=font)
     sheet.save(path)
+
+
+def write_sheet(path: Path, pictures: Sequence[npt.NDArray[np.uint8]]) -> None:
+    """One PNG of N ≥ 1 pictures of one size, (H, W, 3) each, as square a sheet as can be."""
+    columns = math.ceil(math.sqrt(len(pictures)))
+    height, width = pictures[0].shape[:2]
+    sheet = np.full((-(-len(pictures) // columns) * height, columns * width, 3), 255, np.uint8)
+    for place, picture in enumerate(pictures):
+        top, left = place // columns * height, place % columns * width
+        sheet[top : top + height, left : left + width] = picture
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode_png(sheet))

@@ -169,7 +169,7 @@ def open_run(config: Config, *, resume: bool) -> Iterator[Run]:
         services.connect(state.identities if state else None)
         if config.run.threads is not None:
             torch.set_num_threads(config.run.threads)
-        policy = Policy.load(config.model, _device(config.run.device), config.run.seed)
+        policy = Policy.load(config.model, device_named(config.run.device), config.run.seed)
         tables = policy.tables(config.sampling.steps, config.sampling.eta)
         stack.callback(os.close, folder.claim(config.to_toml()))
         terminal.keep_log(folder.log)
@@ -237,7 +237,12 @@ def _services(config: Config, terminal: Terminal) -> RewardServices:
     )
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """The device that `run.device` names.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -1,0 +1,5 @@
+"""`python -m trainer` is `ddpo`."""
+
+from trainer.cli import main
+
+main()

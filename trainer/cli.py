@@ -1,0 +1,155 @@
+"""The `ddpo` command. torch is imported only by the commands that need it."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trainer.config import load_config, recipe_names, recipe_path
+from trainer.stops import ConfigError, Interrupted, Outage, RunStopped
+
+app = typer.Typer(
+    help="Fine-tune text-to-image diffusion models by reinforcement learning (DDPO).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="Name of a shipped recipe (`ddpo recipes`), or a TOML file; to resume, the "
+            "`config.toml` of the run serves as well."
+        ),
+    ],
+    reward: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=URL", help="The reward and the address of its service."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="SECTION.KEY=VALUE", help="Change one setting; may be repeated."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run; its folder is runs/NAME.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run.")
+    ] = False,
+) -> None:
+    """Train a model against a reward service."""
+    overrides = [*(set_ or []), *([f"run.name={name}"] if name else [])]
+    config = load_config(recipe, overrides, _rewards(reward or []))
+    _ = config.reward  # a missing reward is told before torch is imported
+
+    from trainer.loop import train as run_training
+
+    run_training(config, resume=resume)
+
+
+@app.command()
+def sample(
+    prompt: Annotated[list[str], typer.Option(help="What to draw; may be repeated.")],
+    out: Annotated[Path, typer.Option(help="PNG file to write; several pictures become a sheet.")],
+    model: Annotated[
+        str | None, typer.Option(help="Folder of a StableDiffusionPipeline, or its hub id.")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of a run: draw with its newest checkpoint.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Pictures per prompt.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="DDIM steps; by default the run's, or 50.")
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(min=1, help="Guidance scale; by default the run's, or 5.")
+    ] = None,
+) -> None:
+    """Draw pictures with a model, or with what a run has trained."""
+    if (model is None) == (run is None):
+        raise ConfigError("give either --model or --run")
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"--out {str(out)!r} must end in .png")
+    if run is not None and not (run / "config.toml").is_file():
+        raise ConfigError(f"--run {str(run)!r} is not the folder of a run: it has no config.toml")
+    overrides = [f"model.path={model}"] if model is not None else []
+    overrides += [f"sampling.steps={steps}"] if steps is not None else []
+    overrides += [f"sampling.guidance_scale={guidance}"] if guidance is not None else []
+    config = load_config(run / "config.toml" if run is not None else None, overrides)
+
+    from trainer.drawing import draw_sheet
+
+    prompts = [each for each in prompt for _ in range(count)]
+    draw_sheet(config, prompts, seed=seed, out=out, trained_by=run)
+    typer.echo(f"{len(prompts)} pictures in {out}")
+
+
+@app.command()
+def recipes(
+    recipe: Annotated[
+        str | None, typer.Argument(help="Print this recipe, to copy and change.")
+    ] = None,
+) -> None:
+    """List the shipped recipes, or print one."""
+    if recipe is not None:
+        typer.echo(recipe_path(recipe).read_text(encoding="utf-8"), nl=False)
+        return
+    width = max(len(each) for each in recipe_names())
+    for each in recipe_names():
+        first_line = recipe_path(each).read_text(encoding="utf-8").splitlines()[0]
+        typer.echo(f"{each:{width}}  {first_line.lstrip('# ')}")
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, finished or not.")],
+) -> None:
+    """Write a run's report.html anew."""
+    from trainer.report import write_report
+    from trainer.run_folder import RunFolder
+
+    typer.echo(write_report(RunFolder(run)))
+
+
+def _rewards(options: Sequence[str]) -> dict[str, str]:
+    """`name=url` options as a table.
+
+    Raises:
+        ConfigError: an option has another form, or a name comes twice.
+    """
+    rewards: dict[str, str] = {}
+    for option in options:
+        name, equals, url = (part.strip() for part in option.partition("="))
+        if not equals or not name or not url:
+            raise ConfigError(
+                f"--reward {option!r} is not of the form NAME=URL, for example "
+                "jpeg_compressibility=http://localhost:8001"
+            )
+        if name in rewards:
+            raise ConfigError(f"--reward {name} is given twice; keep one")
+        rewards[name] = url
+    return rewards
+
+
+def main() -> None:
+    """Run the command; what the user can mend is one line on stderr, never a traceback."""
+    try:
+        app()
+    except RunStopped as stop:
+        hint = "; continue with --resume" if isinstance(stop, Outage | Interrupted) else ""
+        _fail(f"{stop}{hint}", stop.exit_code)
+    except OSError as error:
+        _fail(str(error), 1)
+
+
+def _fail(message: str, exit_code: int) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(exit_code)
