@@ -1,1 +1,5 @@
-"""Rewards served over HTTP: one reward, one service."""
+"""Rewards served over HTTP: one reward, one service. These names are all a reward needs."""
+
+from reward_services.scorer import ItemError, Scored, ScoreItem, Scorer
+
+__all__ = ["ItemError", "ScoreItem", "Scored", "Scorer"]

@@ -1,0 +1,153 @@
+"""`reward-services serve | score | check`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from reward_services.contract import check_scorer
+from reward_services.loading import ScorerLoadError, load_scorer
+from reward_services.scorer import ScoreItem, ScorerContractError, describe
+from reward_services.scoring import score_batch
+from reward_services.settings import (
+    PREFIX,
+    ServiceSettings,
+    SettingsError,
+    refuse_unknown_variables,
+)
+from shared.errors import ImageError, RewardError
+from shared.images import decode_image
+from shared.logs import configure_logging
+from shared.schema import ItemFault, ItemResult
+
+app = typer.Typer(
+    name="reward-services",
+    help="Serve rewards for pictures over HTTP, or score files without a server.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Reward = Annotated[
+    str, typer.Argument(metavar="REWARD", help="A short name, or module:Class of your own reward.")
+]
+
+
+@app.command()
+def serve(
+    reward: Reward,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Let other machines in without an API key.")
+    ] = False,
+    log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
+) -> None:
+    """Serve REWARD over HTTP. Everything else is set by REWARD_* variables (see the docs)."""
+    # Imported here: the other commands do without a web framework.
+    from reward_services import service
+
+    configure_logging(log_level)
+    given: dict[str, Any] = {"host": host, "port": port, "insecure": insecure or None}
+    service.serve(reward, _settings({k: v for k, v in given.items() if v is not None}))
+
+
+@app.command()
+def score(
+    reward: Reward,
+    files: Annotated[list[Path], typer.Argument(help="PNG, JPEG or WebP files.")],
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="One for all files, or one per file.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON, also on a terminal.")] = False,
+) -> None:
+    """Score image files here, without a server; JSON when piped, a table on a terminal."""
+    scorer = load_scorer(reward)
+    prompts = _prompts(prompt or [], len(files))
+    size = describe(scorer).max_batch_size
+    max_pixels = ServiceSettings.model_fields["max_pixels"].default
+    results: list[ItemResult] = []
+    for start in range(0, len(files), size):
+        part = slice(start, start + size)
+        items = [_item(*pair, max_pixels) for pair in zip(files[part], prompts[part], strict=True)]
+        scored = iter(score_batch(scorer, [item for item in items if isinstance(item, ScoreItem)]))
+        results.extend(
+            next(scored) if isinstance(item, ScoreItem) else ItemResult(error=item)
+            for item in items
+        )
+    _print(files, results, describe(scorer).units, as_json or not sys.stdout.isatty())
+    if any(result.error for result in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(
+    reward: Reward,
+    tolerance: Annotated[
+        float, typer.Option(help="How far scores may lie apart that should be equal.")
+    ] = 0.0,
+) -> None:
+    """Check that REWARD keeps the contract; exit code 1 when it does not."""
+    failed = 0
+    for finding in check_scorer(lambda: load_scorer(reward), tolerance):
+        failed += not finding.passed
+        print(f"{'ok  ' if finding.passed else 'FAIL'}  {finding.name}: {finding.message}")
+    if failed:
+        print(f"{failed} checks failed")
+        raise typer.Exit(1)
+
+
+def _settings(given: dict[str, Any]) -> ServiceSettings:
+    refuse_unknown_variables()
+    try:
+        return ServiceSettings(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        where = f"--{name}" if name in given else f"{PREFIX}{name.upper()}"
+        raise SettingsError(f"{where}: {first['msg']}, not {first['input']!r}") from None
+
+
+def _prompts(prompts: list[str], count: int) -> list[str]:
+    if len(prompts) <= 1:
+        return (prompts or [""]) * count
+    if len(prompts) != count:
+        raise SettingsError(f"{count} files but {len(prompts)} prompts: give one, or one per file")
+    return prompts
+
+
+def _item(file: Path, prompt: str, max_pixels: int) -> ScoreItem | ItemFault:
+    try:
+        return ScoreItem(decode_image(file.read_bytes(), max_pixels=max_pixels), prompt)
+    except ImageError as error:
+        return ItemFault(code=error.code, message=error.message, retryable=False)
+    except OSError as error:
+        message = f"cannot read the file: {error.strerror}"
+        return ItemFault(code="file_unreadable", message=message, retryable=False)
+
+
+def _print(files: list[Path], results: list[ItemResult], units: str, as_json: bool) -> None:
+    if as_json:
+        rows = [
+            {"file": str(file), **result.model_dump(exclude_none=True)}
+            for file, result in zip(files, results, strict=True)
+        ]
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    width = max(len(str(file)) for file in files)
+    for file, result in zip(files, results, strict=True):
+        what = result.error.message if result.error else f"{result.score:.6g} {units}"
+        details = " ".join(f"{key}={value}" for key, value in result.details.items())
+        print(f"{file!s:<{width}}  {what}  {details}".rstrip())
+
+
+def main() -> None:
+    """Run the command line; a foreseen error is one line and exit code 1."""
+    try:
+        app()
+    except (ScorerLoadError, ScorerContractError, SettingsError, RewardError, ValueError) as error:
+        print(f"reward-services: {error}", file=sys.stderr)
+        sys.exit(1)

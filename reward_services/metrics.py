@@ -1,0 +1,124 @@
+"""Every Prometheus series of a service, declared in one place.
+
+All carry the label `service`, the name of the reward. Durations are in seconds.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+# 5 ms to 164 s, doubling: a JPEG and a slow vision-language model fit the same axis.
+SECONDS = tuple(0.005 * 2**k for k in range(16))
+ITEMS = tuple(float(2**k) for k in range(11))
+BYTES = tuple(float(4**k) for k in range(5, 15))
+
+
+class Metrics:
+    """The series of one service, in a registry of their own.
+
+    A series without labels of its own is ready to use; the others want
+    `.labels(metrics.service, ...)`.
+    """
+
+    def __init__(self, service: str) -> None:
+        self.service = service
+        self.registry = CollectorRegistry()
+        self._declare_requests()
+        self._declare_queue()
+        self._declare_worker()
+        self._redelivered_before = 0
+        self._dead_before = 0
+
+    def _declare_requests(self) -> None:
+        self.requests = self._counter(
+            "requests_total", "Answered requests", "route", "code", "codec"
+        )
+        self.items = self._counter(
+            "items_total", "Pictures answered, outcome: scored or error", "outcome"
+        )
+        self.rejected = self._counter(
+            "rejected_total", "Requests to /score answered with an error, by its code", "reason"
+        )
+        self.request_duration = self._histogram(
+            "request_duration_seconds", "From the head of a request to its answer", SECONDS, "route"
+        )
+        self.receive = self._histogram(
+            "receive_seconds", "Receiving a request body", SECONDS
+        ).labels(self.service)
+        self.decode = self._histogram(
+            "decode_seconds", "From request body to pixels", SECONDS, "codec"
+        )
+        self.payload = self._histogram("payload_bytes", "Size of request bodies", BYTES).labels(
+            self.service
+        )
+        self.inflight_bytes = self._gauge("inflight_bytes", "Request bodies held in memory").labels(
+            self.service
+        )
+        self.expired = self._counter("expired_total", "Requests that passed their deadline").labels(
+            self.service
+        )
+        self.cancelled = self._counter("cancelled_total", "Requests whose client went away").labels(
+            self.service
+        )
+        self.ready = self._gauge("model_ready", "1 when the service is ready, else 0").labels(
+            self.service
+        )
+
+    def _declare_queue(self) -> None:
+        self.queue_items = self._gauge("queue_items", "Pictures waiting for a worker").labels(
+            self.service
+        )
+        self.inflight_items = self._gauge(
+            "inflight_items", "Pictures admitted and not yet finished"
+        ).labels(self.service)
+        self.redelivered = self._counter(
+            "redelivered_total", "Jobs leased again after their worker went silent"
+        ).labels(self.service)
+        self.dead_letter = self._counter(
+            "dead_letter_total", "Jobs given up after too many deliveries"
+        ).labels(self.service)
+
+    def _declare_worker(self) -> None:
+        self.queue_wait = self._histogram(
+            "queue_wait_seconds", "Jobs waiting for a worker", SECONDS
+        ).labels(self.service)
+        self.batch_wait = self._histogram(
+            "batch_wait_seconds", "Jobs waiting at their worker for their batch", SECONDS
+        ).labels(self.service)
+        self.inference = self._histogram("inference_seconds", "Scoring one batch", SECONDS).labels(
+            self.service
+        )
+        self.batch_items = self._histogram("batch_items", "Pictures per batch", ITEMS).labels(
+            self.service
+        )
+        self.batch_jobs = self._histogram("batch_jobs", "Jobs per batch", ITEMS).labels(
+            self.service
+        )
+        self.heartbeat = self._gauge(
+            "worker_last_heartbeat_timestamp_seconds", "Last sign of life of the worker, Unix time"
+        ).labels(self.service)
+
+    def observe_queue(
+        self, *, waiting_items: int, reserved_items: int, redelivered: int, dead: int
+    ) -> None:
+        """Take over the queue's own numbers; the last two count from its start."""
+        self.queue_items.set(waiting_items)
+        self.inflight_items.set(reserved_items)
+        self.redelivered.inc(max(0, redelivered - self._redelivered_before))
+        self.dead_letter.inc(max(0, dead - self._dead_before))
+        self._redelivered_before, self._dead_before = redelivered, dead
+
+    def text(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"reward_{name}", text, ("service", *labels), registry=self.registry)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"reward_{name}", text, ("service",), registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, buckets: tuple[float, ...], *labels: str
+    ) -> Histogram:
+        return Histogram(
+            f"reward_{name}", text, ("service", *labels), buckets=buckets, registry=self.registry
+        )

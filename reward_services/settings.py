@@ -1,0 +1,107 @@
+"""Settings of a reward service: command line before environment (REWARD_*) before default."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import Annotated
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "REWARD_"
+
+
+class SettingsError(Exception):
+    """A setting that cannot be used; the message names it and says what to change."""
+
+
+class ServiceSettings(BaseSettings):
+    """Everything about a service that is not the reward itself."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True
+    )
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Any other than a loopback address needs `api_keys` or `insecure`."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """Port to listen on; 0 takes a free one and prints it."""
+    insecure: bool = False
+    """Accept requests from other machines without an API key."""
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    """Keys, separated by commas, one of which a request must carry as `Authorization: Bearer`."""
+    broker_url: str = "memory://"
+    """Where jobs wait: `memory://` keeps them in this process."""
+
+    max_items: PositiveInt = 1024
+    """Most pictures in one request (413 above)."""
+    max_body_bytes: PositiveInt = 256 * 1024 * 1024
+    """Most bytes in one request (413 above)."""
+    max_pixels: PositiveInt = 4096 * 4096
+    """Most pixels in one picture (an item error above)."""
+    max_inflight_bytes: PositiveInt = 1024 * 1024 * 1024
+    """Most bytes of request bodies held at the same time (429 above)."""
+    queue_items: PositiveInt = 4096
+    """Most pictures waiting or being scored (429 above)."""
+
+    max_batch_items: PositiveInt | None = None
+    """Most pictures scored together; the reward's own limit when not set."""
+    max_wait_ms: NonNegativeFloat = 5.0
+    """How long the first job of a batch waits for company."""
+    deadline_s: PositiveFloat = 120.0
+    """How long a request may take; a request may name a shorter time."""
+    lease_s: PositiveFloat = 30.0
+    """How long a worker may be silent before its jobs go to another."""
+    max_deliveries: PositiveInt = 3
+    """How many workers a job may lose before it is given up."""
+    result_ttl_s: PositiveFloat = 600.0
+    """How long the result of a request with an `Idempotency-Key` is kept."""
+
+    drain_delay_s: NonNegativeFloat = 1.0
+    """After SIGTERM: how long /readyz answers 503 while requests are still taken."""
+    drain_timeout_s: PositiveFloat = 60.0
+    """After that: how long requests in flight may take to finish."""
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(key.strip() for key in value.split(",") if key.strip())
+        return value
+
+    @property
+    def is_public(self) -> bool:
+        """Whether other machines can reach the address."""
+        if self.host == "localhost":
+            return False
+        try:
+            return not ip_address(self.host).is_loopback
+        except ValueError:
+            return True
+
+    def require_safe_address(self) -> None:
+        """Refuse to listen to other machines without keys.
+
+        Raises:
+            SettingsError: a public address, no API keys, and not `insecure`.
+        """
+        if self.is_public and not self.api_keys and not self.insecure:
+            raise SettingsError(
+                f"{self.host} can be reached from other machines: set REWARD_API_KEYS, "
+                "listen on 127.0.0.1, or pass --insecure"
+            )
+
+
+def refuse_unknown_variables(environment: Mapping[str, str] | None = None) -> None:
+    """A misspelt variable would be ignored without a word, so name it.
+
+    Raises:
+        SettingsError: a REWARD_* variable that is no setting.
+    """
+    known = {f"{PREFIX}{name.upper()}" for name in ServiceSettings.model_fields}
+    for name in os.environ if environment is None else environment:
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            close = difflib.get_close_matches(name.upper(), known, n=1)
+            hint = f": did you mean {close[0]}?" if close else ""
+            raise SettingsError(f"there is no setting {name}{hint}")
