@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from shared.errors import ImageTooLarge, ImageUnreadable, ImageUnsupported, InvalidRequest
-from shared.image_headers import ImageHeader, read_image_header
+from shared.image_headers import ImageHeader, png_damage, read_image_header
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 OPAQUE_MODES = frozenset({"1", "L", "P", "RGB"})
@@ -101,6 +101,9 @@ def decode_image(
         ImageUnsupported: a format or kind of pixel that is not taken.
     """
     header = _checked_header(data, max_pixels, formats)
+    damage = png_damage(data) if header.format == "PNG" else None
+    if damage is not None:
+        raise ImageUnreadable(f"the PNG picture is broken: {damage}")
     try:
         image, orientation = _open(data, header)
         image.load()
