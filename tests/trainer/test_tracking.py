@@ -1,0 +1,68 @@
+"""metrics.jsonl holds one line per epoch, and a resumed run goes on where the checkpoint was."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from trainer.stops import RunStopped
+from trainer.tracking import METRICS, MetricsLog, read_metrics
+
+
+def test_records_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with MetricsLog(path, None, length=0, epoch=0) as log:
+        log.append({"epoch": 1, "reward_mean": -2.5})
+        log.append({"epoch": 2, "reward_mean": math.nan, "loss": -math.inf})
+    assert read_metrics(path) == [
+        {"epoch": 1, "reward_mean": -2.5},
+        {"epoch": 2, "reward_mean": None, "loss": None},
+    ]
+
+
+def test_resuming_cuts_what_the_checkpoint_did_not_know(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with MetricsLog(path, None, length=0, epoch=0) as log:
+        log.append({"epoch": 1})
+        length = log.length()
+        log.append({"epoch": 2, "reward_mean": 9.0})
+    with path.open("a") as file:
+        file.write('{"epoch": 3, "rew')  # the process was killed while it wrote
+    assert [record["epoch"] for record in read_metrics(path)] == [1, 2]
+    with MetricsLog(path, None, length=length, epoch=1) as log:
+        log.append({"epoch": 2})
+        assert log.length() == path.stat().st_size
+    assert read_metrics(path) == [{"epoch": 1}, {"epoch": 2}]
+
+
+def test_a_file_that_lost_lines_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"epoch": 1}\n')
+    with pytest.raises(RunStopped, match="has 13 bytes but the checkpoint knew 99"):
+        MetricsLog(path, None, length=99, epoch=3)
+
+
+def test_an_undocumented_metric_is_refused(tmp_path: Path) -> None:
+    with MetricsLog(tmp_path / "m.jsonl", None, length=0, epoch=0) as log, pytest.raises(KeyError):
+        log.append({"epoch": 1, "reward_maen": 1.0})
+
+
+def test_no_file_is_no_record(tmp_path: Path) -> None:
+    assert read_metrics(tmp_path / "absent") == []
+
+
+def test_every_metric_says_what_it_is() -> None:
+    assert all(text.endswith(".") for text in METRICS.values())
+
+
+def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = tmp_path / "tensorboard"
+    with MetricsLog(tmp_path / "m.jsonl", board, length=0, epoch=0) as log:
+        log.append({"epoch": 1, "reward_mean": -2.0})
+        log.append({"epoch": 2, "reward_mean": -1.0})
+    events = EventAccumulator(str(board))
+    events.Reload()
+    points = [(event.step, event.value) for event in events.Scalars("reward_mean")]
+    assert points == [(1, -2.0), (2, -1.0)]
