@@ -1,6 +1,7 @@
 """`reward-services serve`: API, queue and worker of one reward in one process."""
 
 import asyncio
+import logging
 import math
 import signal
 import socket
@@ -62,7 +63,10 @@ def _run(scorer: Scorer, settings: ServiceSettings, listener: socket.socket) -> 
     info = service_info(scorer, settings)
     metrics = Metrics(info.name)
     readiness = Readiness()
+    log.info("loaded", reward=info.name, version=info.version, units=info.units)
     app = create_app(settings, queue, info, metrics=metrics, readiness=readiness)
+    # Starting and stopping are logged here, in one line each.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -79,7 +83,7 @@ def _run(scorer: Scorer, settings: ServiceSettings, listener: socket.socket) -> 
         lease_s=settings.lease_s,
     )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_work(queue, worker, server, readiness, listener, info))
+        runner.run(_work(queue, worker, server, readiness, listener))
 
 
 async def _work(
@@ -88,14 +92,10 @@ async def _work(
     server: "DrainingServer",
     readiness: Readiness,
     listener: socket.socket,
-    info: ServiceInfo,
 ) -> None:
     await worker.warm_up()
     async with asyncio.TaskGroup() as group:
         group.create_task(worker.run())
-        readiness.phase = Phase.READY
-        host, port = listener.getsockname()[:2]
-        log.info("ready", reward=info.name, version=info.version, url=_url(host, port))
         await server.serve([listener])
         readiness.phase = Phase.CLOSED
         worker.drain()
@@ -115,6 +115,13 @@ class DrainingServer(uvicorn.Server):
         self._readiness = readiness
         self._delay_s = delay_s
         self._stop_at = math.inf
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the port, and only then say so."""
+        await super().startup(sockets)
+        self._readiness.phase = Phase.READY
+        for listener in sockets or []:
+            log.info("ready", url=_url(*listener.getsockname()[:2]))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take a signal. Unlike uvicorn's own, ends the process with exit code 0."""
