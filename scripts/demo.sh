@@ -34,7 +34,7 @@ echo "Reward service: $url (process $service, log in $log)"
 
 status=0
 "$bin/ddpo" train --recipe emoji_compressibility --reward "jpeg_compressibility=$url" \
-    --set run.name=demo "$@" || status=$?
+    --name demo "$@" || status=$?
 
 echo
 echo "The last requests the reward service logged ($log):"
