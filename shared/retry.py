@@ -103,11 +103,10 @@ class Patience:
                 "deadline or send fewer pictures"
             )
         last = failures[-1]
-        asked = "" if last.retry_after is None else f", it asks to wait {last.retry_after:g} s"
-        text = (
-            f"{last.message} (gave up after {len(failures)} tries within {self._deadline_s:g} s"
-            f"{asked})"
-        )
+        ending = f"gave up on try {len(failures)}, deadline {self._deadline_s:g} s"
+        if last.retry_after is not None:
+            ending += f", it asks to wait {last.retry_after:g} s"
+        text = f"{last.message} ({ending})"
         if isinstance(last, ServiceUnreachable):
             return ServiceUnreachable(text)
         return DeadlineExceeded(text, retry_after=last.retry_after, request_id=last.request_id)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -37,14 +38,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes back. `raw` replaces status line, headers and body; `unread` answers early."""
+    """What goes back. `raw` replaces it all; `unread` answers early, `hangs` never."""
 
     status: int = 200
     body: Any = None
     headers: dict[str, str] = field(default_factory=dict)
     raw: bytes | None = None
     unread: bool = False
-    delay_s: float = 0.0
+    hangs: bool = False
 
     def encoded(self) -> bytes:
         """The answer as it goes over the wire."""
@@ -56,9 +57,6 @@ class Answer:
         lines += [f"Content-Length: {len(body)}", "", ""]
         return "\r\n".join(lines).encode() + body
 
-
-DROP = Answer(raw=b"")
-"""The connection is closed without a word."""
 
 Step = Answer | Callable[[Request], Answer]
 
@@ -75,6 +73,10 @@ class ScriptedService:
         self.script: list[Step] = []
         self.requests: list[Request] = []
         self.port = 0
+        self.connections = 0
+        self.gate: threading.Event | None = None  # when given, no score leaves before it is set
+        self.arrived = threading.Event()  # a request for scores is there
+        self.hung_up = threading.Event()  # a client left without waiting for its answer
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._listen()), daemon=True)
 
@@ -118,7 +120,9 @@ class ScriptedService:
         assert self._ready.wait(30)
 
     def stop(self) -> None:
-        """Close every connection and end the thread."""
+        """Close every connection and end the thread. Idempotent."""
+        if not self._thread.is_alive():
+            return
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
 
@@ -131,6 +135,7 @@ class ScriptedService:
         server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             while await self._exchange(reader, writer):
                 pass
@@ -151,7 +156,13 @@ class ScriptedService:
         request = Request(method, path, headers, body)
         self.requests.append(request)
         answer = step if isinstance(step, Answer) else step(request)
-        await asyncio.sleep(answer.delay_s)
+        if path == "/score":
+            self.arrived.set()
+            while self.gate is not None and not self.gate.is_set():
+                await asyncio.sleep(0.01)
+        if answer.hangs and not await reader.read(1):
+            self.hung_up.set()
+            return False
         writer.write(answer.encoded())
         await writer.drain()
         if early:
@@ -173,3 +184,47 @@ def service() -> Iterator[ScriptedService]:
     scripted.start()
     yield scripted
     scripted.stop()
+
+
+@pytest.fixture
+def new_service() -> Iterator[Callable[[int], ScriptedService]]:
+    """Starts services on given ports."""
+    started = []
+
+    def start(port: int) -> ScriptedService:
+        scripted = ScriptedService()
+        scripted.port = port
+        scripted.start()
+        started.append(scripted)
+        return scripted
+
+    yield start
+    for scripted in started:
+        scripted.stop()
+
+
+@pytest.fixture
+def drop() -> Answer:
+    """The connection is closed without a word."""
+    return Answer(raw=b"")
+
+
+@pytest.fixture
+def hang() -> Answer:
+    """The request is taken and never answered."""
+    return Answer(hangs=True)
+
+
+@pytest.fixture
+def interrupted_after() -> Callable[[threading.Event], None]:
+    """Arranges a Ctrl-C for the main thread, to come once an event is set."""
+    main = threading.get_ident()
+
+    def arrange(event: threading.Event) -> None:
+        def interrupt() -> None:
+            event.wait()
+            signal.pthread_kill(main, signal.SIGINT)
+
+        threading.Thread(target=interrupt, daemon=True).start()
+
+    return arrange
