@@ -18,6 +18,7 @@ from trainer.ddim import DDIMTables
 from trainer.pipeline import Pipeline, load_pipeline
 from trainer.sections import ModelSection
 from trainer.stops import ConfigError, ModelError
+from trainer.weights_file import make_canonical
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 UNET_FOLDER = "unet"
@@ -239,6 +240,10 @@ class Policy:
                     f"{tuple(state[name].shape)}, here {tuple(parameter.shape)}"
                 )
             parameter.copy_(state[name])
+
+    def set_attention(self, processor: object) -> None:
+        """Use another diffusers attention processor; the default is scaled-dot-product."""
+        self._unet.set_attn_processor(processor)
 
     @contextmanager
     def base_model(self) -> Iterator[None]:
