@@ -1,11 +1,16 @@
 """The examples do what their first lines say, against real processes."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,11 +28,11 @@ def run(*command: str) -> str:
     return done.stdout
 
 
-@pytest.fixture
-def service() -> Iterator[str]:
-    """The example reward as a service of its own; its URL."""
+@contextmanager
+def served(reward: str) -> Iterator[str]:
+    """A reward as a service of its own; its URL."""
     with subprocess.Popen(
-        [sys.executable, "-m", "reward_services", "serve", REWARD, "--port", "0"],
+        [sys.executable, "-m", "reward_services", "serve", reward, "--port", "0"],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
@@ -54,13 +59,38 @@ def test_brightness_keeps_the_contract() -> None:
     assert "FAIL" not in run(sys.executable, "-m", "reward_services", "check", REWARD)
 
 
-def test_a_folder_is_scored_best_first(service: str, tmp_path: Path) -> None:
+def test_a_folder_is_scored_best_first(tmp_path: Path) -> None:
     for name, grey in (("dark", 0), ("bright", 255), ("middle", 51)):
         Image.new("RGB", (8, 8), (grey, grey, grey)).save(tmp_path / f"{name}.png")
     (tmp_path / "notes.txt").write_text("no picture")
-    printed = run(sys.executable, "examples/score_a_folder.py", service, str(tmp_path))
+    with served(REWARD) as url:
+        printed = run(sys.executable, "examples/score_a_folder.py", url, str(tmp_path))
     assert printed.splitlines() == [
         "1.000 score  bright.png",
         "0.200 score  middle.png",
         "0.000 score  dark.png",
     ]
+
+
+def shape(answer: Any) -> Any:
+    """An answer without what differs from run to run: numbers and texts, but not codes."""
+    if isinstance(answer, dict):
+        fixed = {"code", "reward", "units", "direction", "retryable"}
+        return {key: each if key in fixed else shape(each) for key, each in answer.items()}
+    if isinstance(answer, list):
+        return [shape(each) for each in answer]
+    return type(answer).__name__
+
+
+def test_the_answers_in_the_http_documentation() -> None:
+    page = (ROOT / "docs" / "http-api.md").read_text(encoding="utf-8")
+    scored, refused = map(json.loads, re.findall(r"```json\n(.+?)```", page, re.DOTALL))
+    picture = BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    good, bad = (("images", ("cat.png", each)) for each in (picture.getvalue(), b"x"))
+    with served("jpeg_compressibility") as url, httpx.Client(base_url=url) as client:
+        answer = client.post("/score", files=[good, bad], data={"prompts": "a cat"})
+        refusal = client.post("/score", files=[good], data={"prompts": ["a cat", "a dog"]})
+    assert (answer.status_code, shape(answer.json())) == (200, shape(scored))
+    assert (refusal.status_code, refusal.json()["message"]) == (422, refused["message"])
+    assert shape(refusal.json()) == shape(refused)
