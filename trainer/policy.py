@@ -4,7 +4,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -245,21 +244,6 @@ class Policy:
         """Use another diffusers attention processor; the default is scaled-dot-product."""
         self._unet.set_attn_processor(processor)
 
-    @contextmanager
-    def base_model(self) -> Iterator[None]:
-        """Within it the adapters are off: the pictures are those of the untrained model.
-
-        Raises:
-            ModelError: the full UNet is trained, so the untrained one is gone.
-        """
-        if self._model.train == "full":
-            raise ModelError("a fully trained UNet cannot be turned back into its base model")
-        self._unet.disable_adapters()
-        try:
-            yield
-        finally:
-            self._unet.enable_adapters()
-
     def save_trained(self, folder: Path) -> Path:
         """Write what was trained in the form plain diffusers loads.
 
@@ -285,9 +269,12 @@ class Policy:
     def _save_lora(self, folder: Path) -> None:
         config = self._unet.peft_config["default"]
         weights = get_peft_model_state_dict(self._unet)
+        # Sets come in another order in every process, which would show in the file.
+        metadata = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
         StableDiffusionLoraLoaderMixin.save_lora_weights(
             folder,
             unet_lora_layers=convert_state_dict_to_diffusers(weights),
             # Without it a loader assumes alpha = rank.
-            unet_lora_adapter_metadata=config.to_dict(),
+            unet_lora_adapter_metadata=metadata,
         )
+        make_canonical(folder / LORA_FILE)
