@@ -1,1 +1,1 @@
-"""A small world of emoji pictures in which the whole training loop runs for real, offline."""
+"""A small world of emoji pictures in which text-to-image RL can be run for real on a CPU."""

@@ -1,0 +1,105 @@
+"""What can be said of a picture, and how often training says it."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emoji_world.vocabulary import (
+    ACTIVITIES,
+    ANIMALS,
+    COUNTED_ANIMALS,
+    NUMBERS,
+    OBJECTS,
+    UNSEEN_ANIMALS,
+    Activity,
+    plural,
+    with_article,
+)
+
+
+@dataclass(frozen=True)
+class Caption:
+    """One caption and the scene behind it.
+
+    Attributes:
+        text: the words, e.g. "an ant playing chess".
+        family: the prompt family that quality is measured by.
+        noun: what is drawn.
+        count: how often it is drawn.
+        activity: what it does, or None.
+        rare: whether training shows the combination seldom, so that the base model fails at it.
+    """
+
+    text: str
+    family: str
+    noun: str
+    count: int = 1
+    activity: Activity | None = None
+    rare: bool = False
+
+
+FAMILY_SHARES: Final = {
+    "animal": 0.40,
+    "unseen_animal": 0.12,
+    "object": 0.09,
+    "activity": 0.20,
+    "unseen_activity": 0.07,
+    "unseen_animal_activity": 0.03,
+    "count": 0.09,
+}
+"""Share of the training pictures that each family gets: single animals first."""
+
+RARE_PAIR_SHARE: Final = 0.4
+"""Share of the (animal, activity) pairs that are rare."""
+
+RARE_WEIGHT: Final = 1 / 16
+"""How often a rare pair is drawn, against a common one."""
+
+_RARE_PAIR_SEED: Final = 45
+
+
+def _pairs() -> list[Caption]:
+    """Every animal at every activity; the rare pairs are drawn once, from a fixed seed."""
+    rng = np.random.default_rng(_RARE_PAIR_SEED)
+    captions = []
+    for activity in ACTIVITIES:
+        rare = set(rng.permutation(len(ANIMALS))[: round(RARE_PAIR_SHARE * len(ANIMALS))].tolist())
+        family = "activity" if activity.seen else "unseen_activity"
+        for index, noun in enumerate(ANIMALS):
+            text = f"{with_article(noun)} {activity.phrase}"
+            captions.append(Caption(text, family, noun, activity=activity, rare=index in rare))
+        for noun in UNSEEN_ANIMALS:
+            text = f"{with_article(noun)} {activity.phrase}"
+            captions.append(Caption(text, "unseen_animal_activity", noun, activity=activity))
+    return captions
+
+
+def all_captions() -> tuple[Caption, ...]:
+    """Every caption of the world, in a fixed order."""
+    singles = [
+        Caption(with_article(noun), family, noun)
+        for family, nouns in (
+            ("animal", ANIMALS),
+            ("unseen_animal", UNSEEN_ANIMALS),
+            ("object", OBJECTS),
+        )
+        for noun in nouns
+    ]
+    counts = [
+        Caption(f"{word} {plural(noun)}", "count", noun, count=number)
+        for number, word in NUMBERS.items()
+        for noun in COUNTED_ANIMALS
+    ]
+    return (*singles, *_pairs(), *counts)
+
+
+def training_weights(captions: tuple[Caption, ...]) -> NDArray[np.float64]:
+    """Probability of each caption in training, shape [len(captions)], sum 1."""
+    weights = np.array([RARE_WEIGHT if caption.rare else 1.0 for caption in captions])
+    families = np.array([caption.family for caption in captions])
+    for family, share in FAMILY_SHARES.items():
+        mine = families == family
+        weights[mine] *= share / weights[mine].sum()
+    return weights

@@ -1,0 +1,260 @@
+"""Pretraining of the UNet and the text encoder: denoising with captions, on one or more processes.
+
+Noise prediction (Ho et al. 2020, eq. 14) with Min-SNR weights (Hang et al. 2023, γ = 5), caption
+dropout for classifier-free guidance, stratified timesteps, and an average of the weights. Every
+random draw comes from (seed, step, rank), so that a resumed run continues the same sequence.
+"""
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing.spawn as processes
+from diffusers import UNet2DConditionModel
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from emoji_world.captions import all_captions
+from emoji_world.dataset import PictureDataset, load_dataset, to_unit_range
+from emoji_world.generator import (
+    TEXT_LENGTH,
+    build_scheduler,
+    build_text_encoder,
+    build_tokenizer,
+    build_unet,
+)
+from emoji_world.latents import PatchComponents, fit_components
+from emoji_world.master_weights import EMA_DECAY, MasterWeights
+from emoji_world.mixed_precision import to_bfloat16
+
+MIN_SNR_GAMMA: Final = 5.0
+CAPTION_DROPOUT: Final = 0.1
+WARMUP_STEPS: Final = 150
+DECAY_SHARE: Final = 0.25
+"""Share of the run, at its end, over which the learning rate falls linearly to zero."""
+
+VALIDATION_PICTURES: Final = 256
+
+
+@dataclass(frozen=True)
+class PretrainingPlan:
+    """The settings of a pretraining run.
+
+    Attributes:
+        samples: pictures seen in all, over all processes.
+        batch_size: pictures per process and step.
+        processes: processes that share each step.
+        learning_rate: its highest value.
+        seed: seed of every random draw.
+    """
+
+    samples: int
+    batch_size: int = 48
+    processes: int = 2
+    learning_rate: float = 1e-3
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return max(1, self.samples // (self.batch_size * self.processes))
+
+    def learning_rate_at(self, step: int) -> float:
+        """Linear warm-up, a constant stretch, linear decay to zero."""
+        warm = min(1.0, (step + 1) / WARMUP_STEPS)
+        left = (self.steps - step) / (DECAY_SHARE * self.steps)
+        return self.learning_rate * min(warm, left, 1.0)
+
+
+class Denoiser:
+    """The modules being trained and the loss they are trained with."""
+
+    def __init__(self, plan: PretrainingPlan, folder: Path, dataset: PictureDataset) -> None:
+        torch.manual_seed(plan.seed)
+        self.tokenizer = build_tokenizer(folder / "tokenizer")
+        self.text_encoder = build_text_encoder(self.tokenizer)
+        self.unet = build_unet()
+        self.alphas_cumprod: Tensor = build_scheduler().alphas_cumprod
+        self.components: PatchComponents = fit_components(dataset.images(np.arange(4096)))
+        texts = [caption.text for caption in all_captions()] + [""]
+        self.tokens: Tensor = self.tokenizer(
+            texts, padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt"
+        ).input_ids
+        to_bfloat16(self.unet)
+
+    def loss(self, pixels: Tensor, caption_ids: Tensor, generator: torch.Generator) -> Tensor:
+        """Min-SNR weighted noise-prediction loss, a scalar.
+
+        Args:
+            pixels: [B, 3, H, W] in [-1, 1].
+            caption_ids: int64 [B]; -1 stands for the empty caption.
+            generator: draws timesteps and noise.
+        """
+        latents = self.components.encode(pixels)
+        count = len(latents)
+        strata = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+        timesteps = (strata * 1000).long().clamp(max=999)
+        noise = torch.randn(latents.shape, generator=generator)
+        alpha = self.alphas_cumprod[timesteps]
+        noisy = (
+            alpha.sqrt()[:, None, None, None] * latents
+            + (1 - alpha).sqrt()[:, None, None, None] * noise
+        )
+        states = self.text_encoder(self.tokens[caption_ids]).last_hidden_state
+        prediction = self.unet(noisy.bfloat16(), timesteps, states.bfloat16(), return_dict=False)[
+            0
+        ].float()
+        snr = alpha / (1 - alpha)
+        weight = snr.clamp(max=MIN_SNR_GAMMA) / snr
+        loss: Tensor = (weight * (prediction - noise).square().mean((1, 2, 3))).mean()
+        return loss
+
+
+def batch(
+    dataset: PictureDataset, plan: PretrainingPlan, step: int, rank: int
+) -> tuple[Tensor, Tensor, torch.Generator]:
+    """Pictures, caption ids (dropped ones −1) and the noise generator of one step and rank."""
+    rng = np.random.default_rng([plan.seed, step, rank])
+    rows = rng.integers(VALIDATION_PICTURES, len(dataset), plan.batch_size)
+    caption_ids = dataset.caption_ids[rows].copy()
+    caption_ids[rng.random(plan.batch_size) < CAPTION_DROPOUT] = -1
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    return dataset.images(rows), torch.from_numpy(caption_ids), generator
+
+
+@torch.no_grad()
+def validation_loss(denoiser: Denoiser, dataset: PictureDataset) -> float:
+    """The loss on pictures that are never trained on, with fixed timesteps and noise."""
+    generator = torch.Generator().manual_seed(1)
+    pixels = to_unit_range(np.asarray(dataset.pixels[:VALIDATION_PICTURES]))
+    caption_ids = torch.from_numpy(dataset.caption_ids[:VALIDATION_PICTURES])
+    return float(denoiser.loss(pixels, caption_ids, generator))
+
+
+def save_checkpoint(folder: Path, step: int, weights: MasterWeights, denoiser: Denoiser) -> None:
+    """Replace the checkpoint in ``folder`` in one rename."""
+    tensors = weights.state() | {
+        f"components/{name}": tensor for name, tensor in denoiser.components.tensors().items()
+    }
+    partial = folder / "checkpoint.partial"
+    save_file(
+        {name: tensor.contiguous() for name, tensor in tensors.items()},
+        partial,
+        metadata={"step": str(step)},
+    )
+    os.replace(partial, folder / "checkpoint.safetensors")
+
+
+def resume_step(folder: Path, weights: MasterWeights) -> int:
+    """Restore the checkpoint in ``folder``; the next step, 0 when there is none."""
+    path = folder / "checkpoint.safetensors"
+    if not path.is_file():
+        return 0
+    with safe_open(path, "pt") as opened:
+        step = int(opened.metadata()["step"])
+    weights.load_state(load_file(path))
+    return step
+
+
+def train_rank(rank: int, plan: PretrainingPlan, data: Path, folder: Path, save_every: int) -> None:
+    """Run one process of a pretraining run; rank 0 writes logs and checkpoints to ``folder``."""
+    torch.set_num_threads(1)
+    if plan.processes > 1:
+        pin_to_core(rank)
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{folder.resolve() / 'rendezvous'}",
+            rank=rank,
+            world_size=plan.processes,
+        )
+    dataset = load_dataset(data)
+    denoiser = Denoiser(plan, folder if rank == 0 else folder / f"rank{rank}", dataset)
+    modules = {"unet": denoiser.unet, "text_encoder": denoiser.text_encoder}
+    weights = MasterWeights(modules, plan.learning_rate)
+    first = resume_step(folder, weights)
+    progress = tqdm(
+        range(first, plan.steps), initial=first, total=plan.steps, disable=rank > 0, mininterval=10
+    )
+    started, mean_loss = time.monotonic(), 0.0
+    for step in progress:
+        loss = denoiser.loss(*batch(dataset, plan, step, rank))
+        loss.backward()  # type: ignore[no-untyped-call]
+        decay = min(EMA_DECAY, (1 + step) / (20 + step))
+        norm = weights.step(plan.learning_rate_at(step), decay, plan.processes)
+        mean_loss += 0.02 * (float(loss.detach()) - mean_loss) if step > first else float(loss)
+        done = step + 1
+        if rank == 0 and (done % save_every == 0 or done == plan.steps):
+            row = {
+                "step": done,
+                "samples": done * plan.batch_size * plan.processes,
+                "loss": round(mean_loss, 5),
+                "validation_loss": round(validation_loss(denoiser, dataset), 5),
+                "grad_norm": round(float(norm), 4),
+                "seconds": round(time.monotonic() - started, 1),
+            }
+            with (folder / "log.jsonl").open("a") as log:
+                log.write(json.dumps(row) + "\n")
+            save_checkpoint(folder, done, weights, denoiser)
+
+
+def averaged_modules(
+    folder: Path,
+) -> tuple[CLIPTokenizer, CLIPTextModel, UNet2DConditionModel]:
+    """The tokenizer, and the float32 text encoder and UNet with the averaged weights of a run.
+
+    Raises:
+        OSError: ``folder`` holds no checkpoint.
+    """
+    tensors = load_file(folder / "checkpoint.safetensors")
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    text_encoder, unet = build_text_encoder(tokenizer), build_unet()
+    for prefix, module in (("unet", unet), ("text_encoder", text_encoder)):
+        names = [name for name, _ in module.named_parameters()]
+        averages = {name: tensors[f"average/{prefix}.{name}"] for name in names}
+        missing, _ = module.load_state_dict(averages, strict=False)
+        assert not set(missing) & set(names)
+    return tokenizer, text_encoder.eval(), unet.eval()
+
+
+def pin_to_core(rank: int) -> None:
+    """Give this process a core of its own, where the system lets us choose.
+
+    Without it two processes that wait for each other at every step can share one core for minutes.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[rank % len(cores)]})
+
+
+def pretrain(plan: PretrainingPlan, data: Path, folder: Path, save_every: int = 250) -> None:
+    """Pretrain in ``folder``, or continue there.
+
+    Raises:
+        ValueError: ``folder`` was started with other settings (more or fewer samples are fine).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = asdict(plan)
+    record = folder / "plan.json"
+    if record.is_file():
+        before = json.loads(record.read_text())
+        changed = [key for key in settings if key != "samples" and before[key] != settings[key]]
+        if changed:
+            was = ", ".join(f"{key} was {before[key]}, is {settings[key]}" for key in changed)
+            raise ValueError(f"{folder} holds a run with other settings: {was}")
+    record.write_text(json.dumps(settings, indent=2) + "\n")
+    (folder / "rendezvous").unlink(missing_ok=True)
+    if plan.processes == 1:
+        train_rank(0, plan, data, folder, save_every)
+        return
+    processes.spawn(  # type: ignore[no-untyped-call]
+        train_rank, (plan, data, folder, save_every), nprocs=plan.processes
+    )
