@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reward_services.loading import load_scorer
-from reward_services.scorer import ScoreItem, Scorer, run_scorer
+from reward_services.scorer import Scored, ScoreItem, Scorer, run_scorer
 from shared.client import RewardClient
 
 REWARD = "jpeg_compressibility"
@@ -67,7 +67,7 @@ def service() -> Iterator[tuple[str, int]]:
             process.stderr.read()
 
 
-def _ready_url(log: Iterator[str]) -> str:
+def _ready_url(log: Iterable[str]) -> str:
     seen = []
     for line in log:
         seen.append(line)
@@ -83,30 +83,40 @@ def cpu_of(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
+Call = Callable[[], Awaitable[list[float | None]]]
+
+
 async def measure(
     url: str, pid: int, scorer: Scorer, images: NDArray[np.uint8], rounds: int
 ) -> dict[str, Lane]:
     """Alternate between both ways; the first round of each warms up and does not count."""
-    lanes = {"in process": Lane(), "HTTP": Lane()}
     items = [ScoreItem(image) for image in images]
-    prompts = [""] * len(images)
     async with RewardClient(url) as client:
-        for number in range(rounds + 1):
-            for name, lane in lanes.items():
-                wall, here, there = time.perf_counter(), time.process_time(), cpu_of(pid)
-                if name == "HTTP":
-                    response = await client.score(images, prompts)
-                    scores = [result.score for result in response.results]
-                else:
-                    scores = [one.score for one in run_scorer(scorer, items)]
-                if number == 0:
-                    reference = scores if name == "in process" else reference
-                    assert scores == reference, "HTTP changed the scores"
-                    continue
-                lane.seconds.append(time.perf_counter() - wall)
-                lane.here += time.process_time() - here
-                lane.there += cpu_of(pid) - there
+
+        async def over_http() -> list[float | None]:
+            response = await client.score(images, [""] * len(images))
+            return [result.score for result in response.results]
+
+        async def in_process() -> list[float | None]:
+            outcomes = run_scorer(scorer, items)
+            return [one.score if isinstance(one, Scored) else None for one in outcomes]
+
+        calls: dict[str, Call] = {"in process": in_process, "HTTP": over_http}
+        if await in_process() != await over_http():
+            raise SystemExit("HTTP changed the scores")
+        lanes = {name: Lane() for name in calls}
+        for _ in range(rounds):
+            for name, call in calls.items():
+                await _timed(call, lanes[name], pid)
     return lanes
+
+
+async def _timed(call: Call, lane: Lane, pid: int) -> None:
+    wall, here, there = time.perf_counter(), time.process_time(), cpu_of(pid)
+    await call()
+    lane.seconds.append(time.perf_counter() - wall)
+    lane.here += time.process_time() - here
+    lane.there += cpu_of(pid) - there
 
 
 def report(lanes: dict[str, Lane], items: int, side: int, rounds: int) -> float:
@@ -128,7 +138,7 @@ def report(lanes: dict[str, Lane], items: int, side: int, rounds: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Scoring over HTTP against scoring in process.")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--items", type=int, default=64)

@@ -215,7 +215,9 @@ class MemoryQueue:
 
     def _claim(self, worker: str, max_items: int) -> list[Lease]:
         now = self._clock()
-        for record in [r for r in self._leased.values() if r.lease_ends <= now]:
+        silent = [record for record in self._leased.values() if record.lease_ends <= now]
+        # Each goes to the front, so the oldest must be the last.
+        for record in reversed(silent):
             self._reclaim(record)
         leases: list[Lease] = []
         total = 0

@@ -1,0 +1,254 @@
+"""The worker beside a real queue: batches, bad jobs, leases, drain."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+import numpy as np
+import pytest
+
+from reward_services import ScoreItem, Scorer
+from reward_services.job_queue import Job, JobQueue, JobResult, QueueLimits
+from reward_services.memory_queue import MemoryQueue
+from reward_services.metrics import Metrics
+from reward_services.scorer import ScorerContractError
+from reward_services.worker import Worker
+from shared.errors import BrokerUnavailable, DeadlineExceeded
+
+RAISES = 250
+Grey = Callable[[int], np.ndarray]
+
+
+class Recording(Scorer, Protocol):
+    """What these tests know of the `mean_level` fixture."""
+
+    batches: list[list[str]]
+
+
+class Gate:
+    """A scorer that waits until it is let through; its score is the batch's size."""
+
+    name = "gate"
+    version = "1"
+    max_batch_size = 4
+
+    def __init__(self) -> None:
+        self.inside = threading.Event()
+        self.open = threading.Event()
+        self.batches: list[list[str]] = []
+
+    def score(self, items: Sequence[ScoreItem]) -> list[float]:
+        self.batches.append([item.prompt for item in items])
+        self.inside.set()
+        assert self.open.wait(30)
+        return [float(len(items))] * len(items)
+
+
+@asynccontextmanager
+async def working(
+    queue: JobQueue, scorer: Scorer, **options: float
+) -> AsyncIterator[tuple[Worker, Metrics]]:
+    metrics = Metrics(scorer.name)
+    worker = Worker(queue, scorer, metrics, **options)  # type: ignore[arg-type]
+    task = asyncio.create_task(worker.run())
+    try:
+        yield worker, metrics
+    finally:
+        worker.drain()
+        await task
+
+
+async def submit(
+    queue: JobQueue, grey: Grey, name: str, *levels: int, timeout_s: float = 60
+) -> None:
+    items = [ScoreItem(grey(level), name) for level in levels]
+    await queue.reserve(len(items))
+    await queue.submit(Job(name, items, timeout_s))
+
+
+async def scores(queue: JobQueue, name: str) -> list[float | None]:
+    return [result.score for result in (await queue.result(name)).results]
+
+
+async def entered(gate: Gate) -> None:
+    """Wait for a batch to reach the scorer."""
+    assert await asyncio.to_thread(gate.inside.wait, 30)
+    gate.inside.clear()
+
+
+async def test_jobs_are_scored_together_and_answered_apart(
+    grey: Grey, mean_level: Recording
+) -> None:
+    queue = MemoryQueue()
+    await submit(queue, grey, "a", 1, 2)
+    await submit(queue, grey, "b", 3)
+    await submit(queue, grey, "c", 4, 5)
+    async with working(queue, mean_level, max_wait_s=0.0) as (_, metrics):
+        assert await scores(queue, "b") == [3]
+        assert await scores(queue, "a") == [1, 2]
+        assert await scores(queue, "c") == [4, 5]
+        text = metrics.text().decode()
+    assert mean_level.batches == [["a", "a", "b"], ["c", "c"]]
+    assert 'reward_batch_items_sum{service="mean_level"} 5.0' in text
+    assert 'reward_batch_jobs_count{service="mean_level"} 2.0' in text
+
+
+async def test_a_result_says_who_scored_and_where_the_time_went(
+    grey: Grey, mean_level: Recording
+) -> None:
+    queue = MemoryQueue()
+    await submit(queue, grey, "a", 1)
+    async with working(queue, mean_level):
+        outcome: JobResult = await queue.result("a")
+    assert (outcome.identity.name, outcome.identity.version) == ("mean_level", "1")
+    assert outcome.durations.inference_s > 0
+    assert outcome.durations.queue_s >= 0
+
+
+async def test_a_bad_item_does_not_touch_other_jobs(grey: Grey, mean_level: Recording) -> None:
+    queue = MemoryQueue()
+    await submit(queue, grey, "a", 1, RAISES)
+    await submit(queue, grey, "b", 3)
+    async with working(queue, mean_level, max_wait_s=0.0):
+        assert await scores(queue, "a") == [1, None]
+        assert await scores(queue, "b") == [3]
+
+
+async def test_work_goes_on_while_one_batch_is_scored(grey: Grey) -> None:
+    """Jobs are leased ahead, up to one batch, and leave together when the worker is free."""
+    queue, gate = MemoryQueue(), Gate()
+    async with working(queue, gate, max_wait_s=0.0):
+        await submit(queue, grey, "a", 1)
+        await entered(gate)
+        for name in "bcdef":
+            await submit(queue, grey, name, 1)
+        await until_leased(queue, 5)
+        gate.open.set()
+        assert await scores(queue, "f") == [1]
+    assert gate.batches == [["a"], ["b", "c", "d", "e"], ["f"]]
+
+
+async def until_leased(queue: JobQueue, items: int) -> None:
+    async with asyncio.timeout(30):
+        while (await queue.stats()).leased_items != items:
+            await asyncio.sleep(0.005)
+
+
+async def test_a_drain_finishes_the_batch_and_hands_the_rest_back(grey: Grey) -> None:
+    queue, gate = MemoryQueue(), Gate()
+    async with working(queue, gate, max_wait_s=0.0) as (worker, _):
+        await submit(queue, grey, "a", 1)
+        await entered(gate)
+        await submit(queue, grey, "b", 1)
+        await until_leased(queue, 2)
+        worker.drain()
+        gate.open.set()
+        assert await scores(queue, "a") == [1]
+    assert gate.batches == [["a"]]
+    (lease,) = await queue.lease("next worker", 1, wait_s=0)
+    assert (lease.job_id, lease.deliveries) == ("b", 1)
+
+
+async def test_a_slow_batch_keeps_its_lease(grey: Grey) -> None:
+    queue, gate = MemoryQueue(QueueLimits(lease_s=0.06)), Gate()
+    async with working(queue, gate, max_wait_s=0.0, lease_s=0.06):
+        await submit(queue, grey, "a", 1)
+        await entered(gate)
+        deadline = time.monotonic() + 0.3
+        while time.monotonic() < deadline:
+            assert await queue.lease("thief", 1, wait_s=0.01) == []
+        gate.open.set()
+        assert await scores(queue, "a") == [1]
+
+
+async def test_a_redelivered_job_runs_alone(grey: Grey, mean_level: Recording) -> None:
+    queue = MemoryQueue(QueueLimits(lease_s=0.02))
+    await submit(queue, grey, "suspect", 1)
+    assert len(await queue.lease("a worker that dies", 1, wait_s=0)) == 1
+    await asyncio.sleep(0.03)
+    await submit(queue, grey, "innocent", 2)
+    async with working(queue, mean_level, max_wait_s=0.0, lease_s=30):
+        assert await scores(queue, "innocent") == [2]
+        assert await scores(queue, "suspect") == [1]
+    assert mean_level.batches == [["suspect"], ["innocent"]]
+
+
+async def test_jobs_nobody_waits_for_are_not_scored(grey: Grey) -> None:
+    queue, gate = MemoryQueue(), Gate()
+    async with working(queue, gate, max_wait_s=0.0):
+        await submit(queue, grey, "a", 1)
+        await entered(gate)
+        await submit(queue, grey, "cancelled", 1)
+        await submit(queue, grey, "expired", 1, timeout_s=0.05)
+        await submit(queue, grey, "b", 1)
+        await until_leased(queue, 4)
+        await queue.cancel("cancelled")
+        await asyncio.sleep(0.06)
+        gate.open.set()
+        with pytest.raises(DeadlineExceeded):
+            await queue.result("expired")
+        assert await scores(queue, "b") == [1]
+    assert gate.batches == [["a"], ["b"]]
+
+
+async def test_a_cancelled_caller_does_not_end_the_worker(grey: Grey) -> None:
+    queue, gate = MemoryQueue(), Gate()
+    async with working(queue, gate, max_wait_s=0.0):
+        await submit(queue, grey, "a", 1)
+        caller = asyncio.create_task(queue.result("a"))
+        await entered(gate)
+        caller.cancel()
+        await asyncio.gather(caller, return_exceptions=True)
+        await queue.cancel("a")
+        await submit(queue, grey, "b", 1)
+        gate.open.set()
+        assert await scores(queue, "b") == [1]
+
+
+async def test_a_broker_that_is_away_for_a_while(
+    grey: Grey, mean_level: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing in memory can be away, so this fault is made by hand."""
+    monkeypatch.setattr("reward_services.worker.RETRY_S", 0.001)
+    queue = MemoryQueue()
+    away = 3
+    lease = queue.lease
+
+    async def lease_or_fail(worker: str, max_items: int, wait_s: float) -> object:
+        nonlocal away
+        if away:
+            away -= 1
+            raise BrokerUnavailable("gone")
+        return await lease(worker, max_items, wait_s)
+
+    monkeypatch.setattr(queue, "lease", lease_or_fail)
+    await submit(queue, grey, "a", 1)
+    async with working(queue, mean_level):
+        assert await scores(queue, "a") == [1]
+
+
+async def test_a_smaller_batch_can_be_asked_for(grey: Grey, mean_level: Recording) -> None:
+    queue = MemoryQueue()
+    for name in "abcd":
+        await submit(queue, grey, name, 1)
+    async with working(queue, mean_level, max_batch_items=2, max_wait_s=0.0):
+        assert await scores(queue, "d") == [1]
+    assert mean_level.batches == [["a", "b"], ["c", "d"]]
+
+
+async def test_warming_up_finds_a_scorer_that_does_not_work(mean_level: Recording) -> None:
+    class Wrong:
+        name = "wrong"
+        version = "1"
+        max_batch_size = 1
+
+        def score(self, items: Sequence[ScoreItem]) -> list[float]:
+            return [0.0] * (len(items) + 1)
+
+    with pytest.raises(ScorerContractError, match="2 results for 1 items"):
+        await Worker(MemoryQueue(), Wrong(), Metrics("wrong")).warm_up()
+    await Worker(MemoryQueue(), mean_level, Metrics("mean_level")).warm_up()
+    assert mean_level.batches == [["a picture"]]
