@@ -1,0 +1,62 @@
+"""The micro pipeline of the golden runs, as a policy."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from trainer.policy import Policy
+from trainer.sampling import Rollout, noise_seed, sample, trajectory_noise
+from trainer.sections import ModelSection
+from trainer.update import PairScorer
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+STEPS = 4
+GUIDANCE = 5.0
+
+
+@pytest.fixture
+def golden() -> Path:
+    """Folder of the golden numbers."""
+    return GOLDEN
+
+
+@pytest.fixture
+def micro_sd() -> Path:
+    """Folder of the micro pipeline: 8×8 latents of 4 channels, 16×16 pictures."""
+    return GOLDEN / "micro_sd"
+
+
+@pytest.fixture
+def lora_policy(micro_sd: Path) -> Policy:
+    """The micro pipeline with adapters whose second matrix is not zero, as after some training."""
+    policy = Policy.load(ModelSection(path=str(micro_sd), train="lora"), seed=3)
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for parameter in policy.trainable_parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return policy
+
+
+@pytest.fixture
+def full_policy(micro_sd: Path) -> Policy:
+    """The micro pipeline with its whole UNet trained."""
+    return Policy.load(ModelSection(path=str(micro_sd), train="full"))
+
+
+@pytest.fixture
+def scorer_of() -> Callable[[Policy, int], PairScorer]:
+    """A rollout of some samples from a policy, ready to be scored."""
+
+    def build(policy: Policy, count: int) -> PairScorer:
+        tables = policy.tables(STEPS, eta=1.0)
+        prompts = [("cat", "dog", "bird")[i % 3] for i in range(count)]
+        seeds = [noise_seed(7, "test", 0, i) for i in range(count)]
+        noise = trajectory_noise(seeds, STEPS, policy.latent_shape)
+        rollout: Rollout = sample(policy, tables, prompts, noise, GUIDANCE)
+        assert np.all(rollout.valid)
+        return PairScorer.build(policy, tables, rollout, GUIDANCE)
+
+    return build
