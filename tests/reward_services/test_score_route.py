@@ -13,9 +13,8 @@ import pytest
 
 from reward_services import ScoreItem, Scorer
 from shared.client import RewardClient
-from shared.errors import IdempotencyConflict
 from shared.images import encode_png
-from shared.schema import DEADLINE, IDEMPOTENCY_KEY, REQUEST_ID, ScoreResponse
+from shared.schema import DEADLINE, REQUEST_ID, ScoreResponse
 
 RAISES, REFUSED, NOT_A_NUMBER = 250, 251, 252
 
@@ -209,52 +208,6 @@ async def test_a_body_without_length_is_measured_on_the_way(stack: Running, requ
     async with stack(max_body_bytes=5000) as service:
         answer = await service.http.post("/score", **requests.raw(endless(), "application/json"))
         assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
-
-
-async def test_a_repeated_request_gets_the_stored_result(
-    stack: Running, requests: Any, grey: Grey, mean_level: Any
-) -> None:
-    images = [grey(level) for level in range(6)]
-    async with stack(mean_level) as service:
-        request = requests.safetensors(images, [f"p{n}" for n in range(6)])
-        request["headers"][IDEMPOTENCY_KEY] = "once"
-        first = await service.http.post("/score", **request)
-        again = await service.http.post("/score", **request)
-    assert scored(first) == scored(again) == list(range(6))
-    assert sum(len(batch) for batch in mean_level.batches) == 6
-
-
-async def test_requests_with_one_key_at_the_same_time_are_scored_once(
-    stack: Running, requests: Any, grey: Grey, mean_level: Any
-) -> None:
-    async with stack(mean_level) as service:
-        request = requests.safetensors([grey(3)], ["p"])
-        request["headers"][IDEMPOTENCY_KEY] = "once"
-        answers = await asyncio.gather(*(service.http.post("/score", **request) for _ in range(8)))
-    assert [scored(answer) for answer in answers] == [[3]] * 8
-    assert mean_level.batches == [["p"]]
-
-
-async def test_a_form_sent_again_has_another_boundary_and_is_the_same(
-    stack: Running, requests: Any, grey: Grey, mean_level: Any
-) -> None:
-    async with stack(mean_level) as service:
-        for _ in range(2):
-            request = requests.form(encode_png(grey(3))) | {"headers": {IDEMPOTENCY_KEY: "once"}}
-            assert scored(await service.http.post("/score", **request)) == [3]
-    assert mean_level.batches == [["p"]]
-
-
-async def test_a_key_with_another_body_is_a_conflict(
-    stack: Running, requests: Any, grey: Grey
-) -> None:
-    async with stack() as service:
-        for level, status in ((3, 200), (4, 409)):
-            request = requests.safetensors([grey(level)], ["p"])
-            request["headers"][IDEMPOTENCY_KEY] = "once"
-            answer = await service.http.post("/score", **request)
-            assert answer.status_code == status
-        assert answer.json()["code"] == IdempotencyConflict.code
 
 
 async def test_the_client_that_trainers_use(stack: Running, grey: Grey) -> None:

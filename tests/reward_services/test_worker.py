@@ -153,11 +153,11 @@ async def test_a_drain_finishes_the_batch_and_hands_the_rest_back(grey: Grey) ->
 
 
 async def test_a_slow_batch_keeps_its_lease(grey: Grey) -> None:
-    queue, gate = MemoryQueue(QueueLimits(lease_s=0.06)), Gate()
-    async with working(queue, gate, max_wait_s=0.0, lease_s=0.06):
+    queue, gate = MemoryQueue(QueueLimits(lease_s=0.4)), Gate()
+    async with working(queue, gate, max_wait_s=0.0, lease_s=0.4):
         await submit(queue, grey, "a", 1)
         await entered(gate)
-        deadline = time.monotonic() + 0.3
+        deadline = time.monotonic() + 0.9
         while time.monotonic() < deadline:
             assert await queue.lease("thief", 1, wait_s=0.01) == []
         gate.open.set()
@@ -182,11 +182,11 @@ async def test_jobs_nobody_waits_for_are_not_scored(grey: Grey) -> None:
         await submit(queue, grey, "a", 1)
         await entered(gate)
         await submit(queue, grey, "cancelled", 1)
-        await submit(queue, grey, "expired", 1, timeout_s=0.05)
+        await submit(queue, grey, "expired", 1, timeout_s=0.5)
         await submit(queue, grey, "b", 1)
         await until_leased(queue, 4)
         await queue.cancel("cancelled")
-        await asyncio.sleep(0.06)
+        await asyncio.sleep(0.6)
         gate.open.set()
         with pytest.raises(DeadlineExceeded):
             await queue.result("expired")
