@@ -25,6 +25,7 @@ from shared.errors import (
     BodyTooLarge,
     InvalidRequest,
     InvalidServiceUrl,
+    ProtocolError,
     ServiceUnreachable,
     TooManyItems,
 )
@@ -223,7 +224,11 @@ class RewardClient:
             response = await self._http.request(method, path, headers=headers, content=content)
         except httpx.LocalProtocolError:
             raise  # a bug on this side, which no other try cures
-        except (httpx.TransportError, httpx.StreamError) as error:
+        except httpx.DecodingError as error:
+            raise ProtocolError(
+                f"{self.url} sent a body that cannot be unpacked: {error}"
+            ) from error
+        except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
             raise ServiceUnreachable(
                 f"{self.url} cannot be reached ({reason}): is it running?"
@@ -267,9 +272,10 @@ def _checked_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises for anything but a port number
-    except ValueError as error:
+        httpx.URL(url)
+    except (ValueError, httpx.InvalidURL) as error:
         raise InvalidServiceUrl(f"reward service URL {url!r}: {error}; {example}") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    if parts.scheme not in {"http", "https"} or not parts.hostname or any(map(str.isspace, url)):
         raise InvalidServiceUrl(f"reward service URL {url!r} is no http(s) address: {example}")
     if parts.query or parts.fragment or parts.username is not None:
         raise InvalidServiceUrl(

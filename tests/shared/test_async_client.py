@@ -84,6 +84,15 @@ async def test_a_large_body_is_sent_with_its_length(service: ScriptedService) ->
     assert "transfer-encoding" not in headers
 
 
+async def test_a_proxy_of_the_environment_is_not_in_the_way(
+    service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    async with RewardClient(service.url, deadline_s=30) as client:
+        assert (await client.info()).name == "mean_red"
+
+
 async def test_connections_are_kept(service: ScriptedService) -> None:
     async with RewardClient(service.url) as client:
         for _ in range(3):
@@ -228,6 +237,20 @@ async def test_something_that_is_no_reward_service(service: ScriptedService, dro
     assert not service.scored
 
 
+async def test_a_body_that_is_not_packed_as_it_says(service: ScriptedService, drop: Answer) -> None:
+    service.script = [type(drop)(body=b"{}", headers={"Content-Encoding": "gzip"})]
+    async with RewardClient(service.url) as client:
+        with pytest.raises(ProtocolError, match="cannot be unpacked"):
+            await client.score(pictures(1), prompts(1))
+
+
+async def test_a_service_below_a_path(service: ScriptedService) -> None:
+    async with RewardClient(f"{service.url}/rewards/red/") as client:
+        with pytest.raises(NotFound):
+            await client.info()
+    assert service.requests[0].path == "/rewards/red/info"
+
+
 async def test_bad_arguments_never_leave_the_process(service: ScriptedService) -> None:
     async with RewardClient(service.url) as client:
         with pytest.raises(InvalidRequest, match="2 pictures but 1 prompts"):
@@ -240,7 +263,7 @@ async def test_bad_arguments_never_leave_the_process(service: ScriptedService) -
 @pytest.mark.parametrize(
     "url",
     ["localhost:8001", "", "ftp://host", "http://", "http://host:port", "http://host:99999",
-     "http://user:pw@host", "http://host/?a=1", "http://host/#a"],
+     "http://a b", "http://localhost:8001\n", "http://[::1", "http://user:pw@host", "http://host/?a=1", "http://host/#a"],
 )  # fmt: skip
 def test_a_bad_url_is_refused_without_its_secrets(url: str) -> None:
     with pytest.raises(InvalidServiceUrl, match="http://localhost:8001") as caught:

@@ -99,13 +99,13 @@ async def test_the_service_decides_the_pause() -> None:
 
 
 async def test_a_pause_beyond_the_deadline_is_not_waited_for() -> None:
-    call, times = failing(QueueFull("the queue is full", retry_after=3600, request_id="r1"))
+    call, times = failing(QueueFull("the queue is full", retry_after=7200, request_id="r1"))
     with pytest.raises(DeadlineExceeded) as caught:
-        await Patience(60, "it").wait_for(call)
+        await Patience(3600, "it").wait_for(call)
     assert caught.value.message == (
-        "the queue is full (gave up on try 1, deadline 60 s, it asks to wait 3600 s)"
+        "the queue is full (gave up on try 1, deadline 3600 s, it asks to wait 7200 s)"
     )
-    assert caught.value.retry_after == 3600
+    assert caught.value.retry_after == 7200
     assert caught.value.request_id == "r1"
     assert isinstance(caught.value.__cause__, QueueFull)
     assert len(times) == 1
