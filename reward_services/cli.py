@@ -18,7 +18,7 @@ from reward_services.settings import (
     SettingsError,
     refuse_unknown_variables,
 )
-from shared.errors import ImageError, RewardError
+from shared.errors import ImageError
 from shared.images import decode_image
 from shared.logs import configure_logging
 from shared.schema import ItemFault, ItemResult
@@ -50,7 +50,7 @@ def serve(
     # Imported here: the other commands do without a web framework.
     from reward_services import service
 
-    configure_logging(log_level)
+    _configure_logging(log_level)
     given: dict[str, Any] = {"host": host, "port": port, "insecure": insecure or None}
     service.serve(reward, _settings({k: v for k, v in given.items() if v is not None}))
 
@@ -98,6 +98,13 @@ def check(
     if failed:
         print(f"{failed} checks failed")
         raise typer.Exit(1)
+
+
+def _configure_logging(level: str) -> None:
+    try:
+        configure_logging(level)
+    except ValueError as error:
+        raise SettingsError(f"--log-level: {error}") from None
 
 
 def _settings(given: dict[str, Any]) -> ServiceSettings:
@@ -148,6 +155,6 @@ def main() -> None:
     """Run the command line; a foreseen error is one line and exit code 1."""
     try:
         app()
-    except (ScorerLoadError, ScorerContractError, SettingsError, RewardError, ValueError) as error:
+    except (ScorerLoadError, ScorerContractError, SettingsError) as error:
         print(f"reward-services: {error}", file=sys.stderr)
         sys.exit(1)

@@ -40,9 +40,11 @@ class _State(Enum):
 
 @dataclass(slots=True)
 class _Record:
-    job: Job | None
+    """A job with what has become of it; `job` goes when it ends, and the pictures with it."""
+
     id: str
     size: int
+    job: Job | None
     keep: bool
     submitted: float
     deadline: float
@@ -52,6 +54,16 @@ class _Record:
     deliveries: int = 0
     worker: str = ""
     lease_ends: float = 0.0
+
+    def lease(self, now: float) -> Lease:
+        return Lease(
+            self.id,
+            self.size,
+            self.worker,
+            self.deliveries,
+            waited_s=now - self.submitted,
+            remaining_s=self.deadline - now,
+        )
 
 
 class MemoryQueue:
@@ -110,17 +122,12 @@ class MemoryQueue:
             known.waiters += 1
             return
         now = self._clock()
-        record = _Record(
-            job=job,
-            id=job.id,
-            size=len(job.items),
-            keep=job.keep_result,
-            submitted=now,
-            deadline=now + job.timeout_s,
-            finished=asyncio.get_running_loop().create_future(),
-        )
+        finished = asyncio.get_running_loop().create_future()
+        ends = now + job.timeout_s
+        size = len(job.items)
+        record = _Record(job.id, size, job, job.keep_result, now, ends, finished)
         # When nobody asks for an error any more, that is no reason for a warning.
-        record.finished.add_done_callback(lambda future: future.cancelled() or future.exception())
+        finished.add_done_callback(lambda future: future.cancelled() or future.exception())
         self._records[job.id] = record
         self._waiting.append(record)
         self._arrival.set()
@@ -232,16 +239,7 @@ class MemoryQueue:
             record.lease_ends = now + self._limits.lease_s
             self._leased[record.id] = record
             total += record.size
-            leases.append(
-                Lease(
-                    job_id=record.id,
-                    size=record.size,
-                    worker=worker,
-                    deliveries=record.deliveries,
-                    waited_s=now - record.submitted,
-                    remaining_s=record.deadline - now,
-                )
-            )
+            leases.append(record.lease(now))
         return leases
 
     def _reclaim(self, record: _Record) -> None:

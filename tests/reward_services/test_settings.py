@@ -1,0 +1,61 @@
+"""Where settings come from, and which are refused."""
+
+import pytest
+from pydantic import ValidationError
+
+from reward_services.settings import ServiceSettings, SettingsError, refuse_unknown_variables
+
+
+def test_the_environment_comes_before_defaults_and_arguments_before_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert ServiceSettings().port == 8000
+    monkeypatch.setenv("REWARD_PORT", "9000")
+    assert ServiceSettings().port == 9000
+    assert ServiceSettings(port=9001).port == 9001
+
+
+def test_keys_are_separated_by_commas_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REWARD_API_KEYS", "key-one, key-two,,")
+    settings = ServiceSettings()
+    assert [key.get_secret_value() for key in settings.api_keys] == ["key-one", "key-two"]
+    assert "key-one" not in repr(settings)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])
+def test_this_machine_alone_needs_no_keys(host: str) -> None:
+    ServiceSettings(host=host).require_safe_address()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.5", "example.org", ""])
+def test_other_machines_need_keys(host: str) -> None:
+    with pytest.raises(SettingsError, match="REWARD_API_KEYS"):
+        ServiceSettings(host=host).require_safe_address()
+    ServiceSettings(host=host, insecure=True).require_safe_address()
+    ServiceSettings.model_validate({"host": host, "api_keys": "key"}).require_safe_address()
+
+
+def test_a_misspelt_variable_is_named() -> None:
+    refuse_unknown_variables({"REWARD_PORT": "1", "PATH": "/bin"})
+    with pytest.raises(SettingsError, match=r"REWARD_PROT: did you mean REWARD_PORT\?"):
+        refuse_unknown_variables({"REWARD_PROT": "1"})
+
+
+def test_the_real_environment_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_unknown_variables()
+    monkeypatch.setenv("REWARD_NOTHING_LIKE_IT", "1")
+    with pytest.raises(SettingsError, match="REWARD_NOTHING_LIKE_IT"):
+        refuse_unknown_variables()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("port", 70_000), ("max_items", 0), ("deadline_s", 0), ("max_wait_ms", -1), ("prot", 1)],
+)
+def test_values_that_make_no_sense(name: str, value: int) -> None:
+    with pytest.raises(ValidationError, match=name):
+        ServiceSettings.model_validate({name: value})
+
+
+def test_every_setting_is_explained() -> None:
+    assert all(field.description for field in ServiceSettings.model_fields.values())
