@@ -263,7 +263,8 @@ async def test_bad_arguments_never_leave_the_process(service: ScriptedService) -
 @pytest.mark.parametrize(
     "url",
     ["localhost:8001", "", "ftp://host", "http://", "http://host:port", "http://host:99999",
-     "http://a b", "http://localhost:8001\n", "http://[::1", "http://user:pw@host", "http://host/?a=1", "http://host/#a"],
+     "http://a b", "http://localhost:8001\n", "http://[::1", "http://user:pw@host",
+     "http://host/?a=1", "http://host/#a"],
 )  # fmt: skip
 def test_a_bad_url_is_refused_without_its_secrets(url: str) -> None:
     with pytest.raises(InvalidServiceUrl, match="http://localhost:8001") as caught:
