@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -38,7 +39,7 @@ class _State(Enum):
     FINISHED = auto()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Record:
     """A job with what has become of it; `job` goes when it ends, and the pictures with it."""
 
@@ -56,24 +57,15 @@ class _Record:
     lease_ends: float = 0.0
 
     def lease(self, now: float) -> Lease:
-        return Lease(
-            self.id,
-            self.size,
-            self.worker,
-            self.deliveries,
-            waited_s=now - self.submitted,
-            remaining_s=self.deadline - now,
-        )
+        waited_s, remaining_s = now - self.submitted, self.deadline - now
+        return Lease(self.id, self.size, self.worker, self.deliveries, waited_s, remaining_s)
 
 
 class MemoryQueue:
     """A `JobQueue` for one event loop. Jobs end with the process."""
 
-    def __init__(
-        self, limits: QueueLimits | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, limits: QueueLimits | None = None) -> None:
         self._limits = limits or QueueLimits()
-        self._clock = clock
         self._records: dict[str, _Record] = {}
         self._waiting: deque[_Record] = deque()
         self._leased: dict[str, _Record] = {}
@@ -104,7 +96,7 @@ class MemoryQueue:
 
     async def bind_key(self, key: str, fingerprint: str) -> None:
         """See `JobQueue.bind_key`."""
-        now = self._clock()
+        now = time.monotonic()
         while self._keys and next(iter(self._keys.values()))[1] <= now:
             self._keys.popitem(last=False)
         bound, _ = self._keys.setdefault(key, (fingerprint, now + self._limits.result_ttl_s))
@@ -117,15 +109,15 @@ class MemoryQueue:
         """See `JobQueue.submit`."""
         self._forget_old_results()
         known = self._records.get(job.id)
+        now = time.monotonic()
+        ends = now + job.timeout_s
         if known is not None and (known.state is not _State.FINISHED or known.keep):
             self._reserved -= len(job.items)
             known.waiters += 1
+            known.deadline = max(known.deadline, ends)
             return
-        now = self._clock()
         finished = asyncio.get_running_loop().create_future()
-        ends = now + job.timeout_s
-        size = len(job.items)
-        record = _Record(job.id, size, job, job.keep_result, now, ends, finished)
+        record = _Record(job.id, len(job.items), job, job.keep_result, now, ends, finished)
         # When nobody asks for an error any more, that is no reason for a warning.
         finished.add_done_callback(lambda future: future.cancelled() or future.exception())
         self._records[job.id] = record
@@ -134,8 +126,7 @@ class MemoryQueue:
 
     async def result(self, job_id: str) -> JobResult:
         """See `JobQueue.result`."""
-        record = self._records.get(job_id)
-        if record is None:
+        if (record := self._records.get(job_id)) is None:
             raise NotFound(f"there is no job {job_id}")
         try:
             # Shielded: one caller that leaves must not take the result from the others.
@@ -158,11 +149,10 @@ class MemoryQueue:
         if leases or self._closed:
             return leases
         self._arrival.clear()
-        wake = min(
-            [wait_s, *(record.lease_ends - self._clock() for record in self._leased.values())]
-        )
+        first_end = min((record.lease_ends for record in self._leased.values()), default=math.inf)
+        wake_s = min(wait_s, max(0.0, first_end - time.monotonic()))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._arrival.wait(), max(wake, 0.0))
+            await asyncio.wait_for(self._arrival.wait(), wake_s)
         return self._claim(worker, max_items)
 
     async def load(self, lease: Lease) -> Payload | None:
@@ -170,7 +160,7 @@ class MemoryQueue:
         record = self._held(lease)
         if record is None or record.job is None:
             return None
-        if record.deadline <= self._clock():
+        if record.deadline <= time.monotonic():
             self._end(record, _too_late(record))
             return None
         record.state = _State.LOADED
@@ -180,14 +170,14 @@ class MemoryQueue:
         """See `JobQueue.renew`."""
         for lease in leases:
             if (record := self._held(lease)) is not None:
-                record.lease_ends = self._clock() + self._limits.lease_s
+                record.lease_ends = time.monotonic() + self._limits.lease_s
 
     async def done(self, lease: Lease, result: JobResult) -> None:
         """See `JobQueue.done`."""
         record = self._records.get(lease.job_id)
         # A worker that was given up may be the first to finish after all: its result counts.
         if record is not None and record.state is not _State.FINISHED:
-            self._throughput.add(record.size, record.submitted, self._clock())
+            self._throughput.add(record.size, record.submitted, time.monotonic())
             self._end(record, result)
 
     async def fail(self, lease: Lease, error: RewardError) -> None:
@@ -221,7 +211,7 @@ class MemoryQueue:
         self._arrival.set()
 
     def _claim(self, worker: str, max_items: int) -> list[Lease]:
-        now = self._clock()
+        now = time.monotonic()
         silent = [record for record in self._leased.values() if record.lease_ends <= now]
         # Each goes to the front, so the oldest must be the last.
         for record in reversed(silent):
@@ -262,9 +252,9 @@ class MemoryQueue:
     def _held(self, lease: Lease) -> _Record | None:
         """The job, when this very lease still holds it."""
         record = self._leased.get(lease.job_id)
-        if record is None or (record.worker, record.deliveries) != (lease.worker, lease.deliveries):
-            return None
-        return record
+        if record and (record.worker, record.deliveries) == (lease.worker, lease.deliveries):
+            return record
+        return None
 
     def _end(self, record: _Record, outcome: JobResult | RewardError) -> None:
         if record.state is _State.WAITING:
@@ -281,7 +271,7 @@ class MemoryQueue:
         else:
             record.finished.set_result(outcome)
         if record.keep:
-            self._kept.append((self._clock() + self._limits.result_ttl_s, record))
+            self._kept.append((time.monotonic() + self._limits.result_ttl_s, record))
         elif record.waiters <= 0:
             self._forget(record)
 
@@ -295,7 +285,7 @@ class MemoryQueue:
             del self._records[record.id]
 
     def _forget_old_results(self) -> None:
-        now = self._clock()
+        now = time.monotonic()
         while self._kept and (self._kept[0][0] <= now or len(self._kept) > MOST_KEPT):
             self._forget(self._kept.popleft()[1])
 
