@@ -37,8 +37,8 @@ status=0
     --name demo "$@" || status=$?
 
 echo
-echo "The last requests the reward service logged ($log):"
-tail -n 3 "$log"
+echo "The reward service answered $(grep -c '"path": "/score"' "$log" || true) score requests, the last of them ($log):"
+grep '"path": "/score"' "$log" | tail -n 3 || tail -n 3 "$log"
 if [ "$status" -ne 0 ]; then
     echo "The training stopped with exit code $status." >&2
     exit "$status"
