@@ -1,6 +1,12 @@
 """What holds for every test: the same environment on every machine, and no clock in a verdict."""
 
+import json
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -21,3 +27,60 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("DDPO_", "REWARD_")):
             monkeypatch.delenv(name)
+
+
+ROOT = Path(__file__).parent.parent
+
+
+class ServiceProcess:
+    """A reward service in its own process, on one port that stays the same over restarts."""
+
+    def __init__(self, folder: Path) -> None:
+        self._log = folder / "service.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def start(self, reward: str = "jpeg_compressibility") -> None:
+        """Start, and wait until it is ready."""
+        command = [sys.executable, "-m", "reward_services", "serve", reward]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*command, "--port", str(self._port)], stdout=log, stderr=log, cwd=ROOT
+            )
+        while not (ready := [line for line in self.log.splitlines() if '"ready"' in line]):
+            assert self._process.poll() is None, self.log
+            time.sleep(0.05)
+        self._port = int(json.loads(ready[0])["url"].rsplit(":", 1)[1])
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    @property
+    def log(self) -> str:
+        """What it has said since it was started."""
+        return self._log.read_text()
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    """A JPEG reward service for tests that leave it as it is."""
+    running = ServiceProcess(tmp_path_factory.mktemp("service"))
+    running.start()
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def own_service(tmp_path: Path) -> Iterator[ServiceProcess]:
+    """A JPEG reward service for one test, which may kill and replace it."""
+    running = ServiceProcess(tmp_path)
+    running.start()
+    yield running
+    running.kill()
