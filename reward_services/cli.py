@@ -48,7 +48,12 @@ def serve(
 ) -> None:
     """Serve REWARD over HTTP. Everything else is set by REWARD_* variables (see the docs)."""
     # Imported here: the other commands do without a web framework.
-    from reward_services import service
+    try:
+        from reward_services import service
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"serving needs {error.name}: pip install 'ddpo-reward-services[service]'"
+        ) from None
 
     _configure_logging(log_level)
     given: dict[str, Any] = {"host": host, "port": port, "insecure": insecure or None}

@@ -94,3 +94,14 @@ def test_check_passes_and_fails_by_exit_code(tmp_path: Path) -> None:
     bad = run("check", "short:Short", cwd=tmp_path)
     assert bad.returncode == 1
     assert "short returned 1 results for 8 items" in bad.stdout
+
+
+def test_serving_without_the_extra_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['uvicorn'] = None; sys.argv[1:] = ['serve', 'jpeg_compressibility'];"
+        "from reward_services.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "ddpo-reward-services[service]" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
