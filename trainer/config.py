@@ -23,7 +23,6 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from trainer.stops import ConfigError
 from trainer.sections import (
     AdvantagesSection,
     CheckpointsSection,
@@ -38,6 +37,7 @@ from trainer.sections import (
     TrainingSection,
 )
 from trainer.sizes import Sizes
+from trainer.stops import ConfigError
 from trainer.tables import flatten, merge, parse_override, to_toml
 
 ENV_PREFIX = "DDPO_"

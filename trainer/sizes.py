@@ -2,8 +2,8 @@
 
 from dataclasses import asdict, dataclass
 
-from trainer.stops import ConfigError
 from trainer.sections import EvaluationSection, SamplingSection, TrainingSection
+from trainer.stops import ConfigError
 
 
 @dataclass(frozen=True)

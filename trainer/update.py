@@ -174,8 +174,9 @@ def _optimiser_step(
     totals = Totals(scorer.policy.device)
     # All that depends on data is on the device before the loop, which therefore never waits.
     weights = torch.from_numpy(np.where(valid, advantages, 0)).float().to(scorer.policy.device)
-    for part in torch.split(trained.to(scorer.policy.device), training.micro_batch_size):
-        batch = part.unbind(1)
+    placed = trained.to(scorer.policy.device)
+    for first in range(0, len(placed), training.micro_batch_size):
+        batch = placed[first : first + training.micro_batch_size].unbind(1)
         outcome = ppo_loss(
             scorer.log_prob(*batch),
             scorer.rollout.log_probs[batch],

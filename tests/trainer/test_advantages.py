@@ -63,7 +63,9 @@ def test_integer_rewards_are_not_truncated() -> None:
         global_advantages([1.0, 2.0, 4.0]).tolist()
     )
     tracker = PerPromptTracker(4, 1)
-    assert tracker.update(["a", "a", "a"], np.array([1, 2, 4]))[1] == pytest.approx(-0.267261, abs=1e-5)
+    assert tracker.update(["a", "a", "a"], np.array([1, 2, 4]))[1] == pytest.approx(
+        -0.267261, abs=1e-5
+    )
 
 
 @given(value=rewards, count=st.integers(1, 20), minimum=st.integers(1, 8))

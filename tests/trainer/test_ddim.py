@@ -101,9 +101,7 @@ def test_a_step_without_noise_is_refused(eta: float, offset: int) -> None:
     eta=st.floats(0.1, 1.0),
     seed=st.integers(0, 2**32),
 )
-def test_a_pair_does_not_depend_on_its_batch_mates(
-    steps: list[int], eta: float, seed: int
-) -> None:
+def test_a_pair_does_not_depend_on_its_batch_mates(steps: list[int], eta: float, seed: int) -> None:
     tables, index = sd_tables(eta), torch.tensor(steps)
     generator = torch.Generator().manual_seed(seed)
     latents, prediction, noise = torch.randn(3, len(steps), 4, 3, 3, generator=generator)
