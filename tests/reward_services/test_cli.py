@@ -98,7 +98,8 @@ def test_check_passes_and_fails_by_exit_code(tmp_path: Path) -> None:
 
 def test_serving_without_the_extra_says_what_to_install() -> None:
     code = (
-        "import sys; sys.modules['uvicorn'] = None; sys.argv[1:] = ['serve', 'jpeg_compressibility'];"
+        "import sys; sys.modules['uvicorn'] = None;"
+        "sys.argv[1:] = ['serve', 'jpeg_compressibility'];"
         "from reward_services.cli import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
