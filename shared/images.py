@@ -56,7 +56,7 @@ def to_uint8(images: npt.NDArray[np.floating[Any]]) -> Pixels:
     if not np.isfinite(images).all():
         bad = int(images.size - np.isfinite(images).sum())
         raise InvalidRequest(f"{bad} of {images.size} pixel values are NaN or infinite")
-    # Half precision cannot hold all products; the other types are kept.
+    # In half precision the product itself would be rounded, to an eighth and then to a whole.
     scaled = images.astype(np.promote_types(images.dtype, np.float32)) * 255
     return scaled.round().clip(0, 255).astype(np.uint8)
 
@@ -74,7 +74,7 @@ def encode_png(image: Pixels, *, compress_level: int = 6) -> bytes:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise InvalidRequest(f"a picture is uint8 [H,W,3], not {image.dtype} {list(image.shape)}")
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG", compress_level=compress_level)
+    Image.fromarray(image).save(buffer, "PNG", compress_level=compress_level)
     return buffer.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import sys
 import threading
 import warnings
 import zlib
@@ -74,6 +75,13 @@ def test_every_byte_survives_as_a_float(dtype: type) -> None:
     result = to_uint8(floats)
     assert result.dtype == np.uint8
     np.testing.assert_array_equal(result, pixels)
+
+
+def test_half_precision_is_rounded_once() -> None:
+    every = np.arange(0x3C01, dtype=np.uint16).view(np.float16)  # all that lie in [0, 1]
+    pixels = np.repeat(every.reshape(1, -1, 1), 3, axis=2)
+    exact = (pixels.astype(np.float64) * 255).round()
+    np.testing.assert_array_equal(to_uint8(pixels), exact)
 
 
 @given(arrays(np.float32, (2, 2, 3), elements=st.floats(-2, 3, width=32)))
@@ -229,6 +237,14 @@ def test_one_pixel_too_many() -> None:
         decode_image(data, max_pixels=11)
 
 
+def test_a_second_size_in_the_file_does_not_get_past_the_check() -> None:
+    small, large = (saved(Image.new("RGB", (size, size)), "JPEG") for size in (1, 500))
+    at = small.index(b"\xff\xc0")
+    header = small[at : at + 2 + int.from_bytes(small[at + 2 : at + 4])]
+    with pytest.raises(ImageUnreadable, match="claims 1x1 pixels and holds 500x500"):
+        decode_image(large[:2] + header + large[2:], max_pixels=1)
+
+
 def test_a_size_without_pixels() -> None:
     with pytest.raises(ImageUnreadable, match="size 0x5"):
         decode_image(png_of(0, 5), max_pixels=MANY)
@@ -336,20 +352,23 @@ def test_warnings_of_the_decoder_stay_inside() -> None:
 
 
 def test_threads_decode_side_by_side() -> None:
-    images = [photo(30, 20, seed) for seed in range(4)]
+    images = [photo(4, 3, seed) for seed in range(8)]
     files = [encode_png(image) for image in images]
     filters = list(warnings.filters)
     wrong: list[int] = []
 
     def work(index: int) -> None:
-        for _ in range(20):
+        for _ in range(100):
             if not np.array_equal(decode_image(files[index], max_pixels=MANY), images[index]):
                 wrong.append(index)
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # as many chances to meet as there can be
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    sys.setswitchinterval(interval)
     assert not wrong
     assert warnings.filters == filters
