@@ -29,13 +29,14 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-ROOT = Path(__file__).parent.parent
-
-
 class ServiceProcess:
-    """A reward service in its own process, on one port that stays the same over restarts."""
+    """A reward service in its own process, on one port that stays the same over restarts.
+
+    Rewards of one's own are found in `folder`.
+    """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._log = folder / "service.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
@@ -49,7 +50,7 @@ class ServiceProcess:
         command = [sys.executable, "-m", "reward_services", "serve", reward]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*command, "--port", str(self._port)], stdout=log, stderr=log, cwd=ROOT
+                [*command, "--port", str(self._port)], stdout=log, stderr=log, cwd=self._folder
             )
         while not (ready := [line for line in self.log.splitlines() if '"ready"' in line]):
             assert self._process.poll() is None, self.log

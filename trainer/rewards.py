@@ -20,14 +20,14 @@ from typing import Self
 import numpy as np
 
 from shared.client import SyncRewardClient
-from shared.errors import RewardError, ServiceUnavailable
+from shared.errors import RewardError, ServiceUnavailable, Unauthorized
 from shared.schema import Identity, ItemFault, ScoreResponse, ServiceInfo
 from trainer.scores import Images, Scores
 from trainer.stops import Outage, RunStopped
 
 _POLL_S = 0.2
 _ITEM_TRIES = 3  # a retryable fault of one picture: sent this often, then masked
-_START_DEADLINE_S = 10.0
+_START_DEADLINE_S = 5.0
 _NOTIFY_EVERY_S = 30.0
 
 
@@ -126,8 +126,13 @@ class RewardServices:
                     f"--reward {source.name}=URL"
                 ) from error
             except RewardError as error:
+                hint = (
+                    "; name the environment variable that holds the key in "
+                    f"rewards.{source.name}.api_key_env"
+                )
                 raise RunStopped(
                     f"the reward service {source.name} at {source.url} cannot be used: {error}"
+                    f"{hint if isinstance(error, Unauthorized) else ''}"
                 ) from error
             self.infos[source.name] = info
             self.identities[source.name] = (pinned or {}).get(source.name, info.identity)

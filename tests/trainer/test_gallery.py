@@ -1,0 +1,77 @@
+"""Evaluations on the disk come back, and pictures stand in the right place."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainer import gallery
+from trainer.gallery import Evaluation, interval
+
+
+def evaluation(epoch: int, scores: list[float | None] | None = None) -> Evaluation:
+    return Evaluation(
+        epoch=epoch,
+        reward="jpeg",
+        prompts=["a cat", "an ant", "a cat"],
+        scores=scores or [-2.5, None, -1.5],
+        mean=-2.0,
+        ci95=(-2.98, -1.02),
+    )
+
+
+def pictures(level: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.stack([np.full((4, 6, 3), level + i, np.uint8) for i in range(3)])
+
+
+def test_an_evaluation_comes_back(tmp_path: Path) -> None:
+    gallery.save(tmp_path, evaluation(10), pictures(100))
+    gallery.save(tmp_path, evaluation(2), pictures(50))
+    (tmp_path / "grid.png").write_bytes(b"no evaluation")
+    assert [found.epoch for found, _ in gallery.load_all(tmp_path)] == [2, 10]
+    found = gallery.load(tmp_path, 10)
+    assert found is not None
+    assert found[0] == evaluation(10)
+    with Image.open(found[1][2]) as image:
+        assert np.array_equal(np.asarray(image), pictures(100)[2])
+
+
+def test_an_evaluation_without_its_scores_is_not_there(tmp_path: Path) -> None:
+    gallery.save(tmp_path, evaluation(1), pictures(0))
+    (tmp_path / "epoch-00001" / "scores.json").unlink()
+    assert gallery.load_all(tmp_path) == []
+    assert gallery.load(tmp_path / "absent", 1) is None
+
+
+def test_the_interval_of_a_mean() -> None:
+    # Mean 3, sample variance 10/4 = 2.5, standard error sqrt(2.5/5) = 0.70711.
+    assert interval([1, 2, 3, 4, 5]) == pytest.approx((3.0, 3 - 1.385904, 3 + 1.385904))
+    assert interval([math.pi] * 7) == pytest.approx((math.pi, math.pi, math.pi))
+
+
+def test_every_prompt_is_shown_once_and_not_too_many() -> None:
+    assert gallery.shown(["a", "b", "a", "c", "b"], 9) == [0, 1, 3]
+    assert gallery.shown(["a", "b", "a", "c", "b"], 2) == [0, 1]
+
+
+def test_the_grid_has_before_on_the_left_and_after_on_the_right(tmp_path: Path) -> None:
+    gallery.save(tmp_path, evaluation(0), pictures(10))
+    gallery.save(tmp_path, evaluation(4), pictures(200))
+    (first, before), (_, after) = gallery.load_all(tmp_path)
+    gallery.write_grid(tmp_path / "grid.png", first.prompts, before, after)
+    with Image.open(tmp_path / "grid.png") as image:
+        grid = np.asarray(image)
+    # Two prompts are shown, as pairs of 128-pixel squares.
+    levels = [grid[24 + 64, x, 0] for x in (24 + 64, 24 + 130 + 64, 304 + 64, 304 + 130 + 64)]
+    assert levels == [10, 200, 11, 201]
+
+
+def test_a_sheet_is_filled_row_by_row(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "sheet.png"
+    gallery.write_sheet(path, list(pictures(7)))
+    with Image.open(path) as image:
+        sheet = np.asarray(image)
+    assert sheet.shape == (8, 12, 3)
+    assert [sheet[0, 0, 0], sheet[0, 6, 0], sheet[4, 0, 0], sheet[4, 6, 0]] == [7, 8, 9, 255]

@@ -1,0 +1,116 @@
+"""The report page stands alone and tells what the run's files say."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trainer import gallery
+from trainer.gallery import Evaluation
+from trainer.report import write_report
+from trainer.run_folder import RunFolder
+from trainer.stops import RunStopped
+from trainer.tracking import METRICS, MetricsLog
+
+PROMPTS = ["a cat", "an <ant> & co", "a dog"]
+
+
+def run_folder(path: Path, evaluations: dict[int, float], epochs: int) -> RunFolder:
+    folder = RunFolder(path)
+    folder.config.write_text('model.path = "<micro>"\n')
+    for epoch, mean in evaluations.items():
+        evaluation = Evaluation(
+            epoch=epoch,
+            reward="jpeg_compressibility",
+            prompts=PROMPTS,
+            scores=[mean, mean - 0.5, None],
+            mean=mean,
+            ci95=(mean - 0.1, mean + 0.1),
+        )
+        pictures = np.full((3, 8, 8, 3), 40 * epoch, np.uint8)
+        gallery.save(folder.evaluation, evaluation, pictures)
+    with MetricsLog(folder.metrics, None, length=0, epoch=0) as log:
+        for epoch in range(1, epochs + 1):
+            record = dict.fromkeys(METRICS, 0.5)
+            log.append(record | {"epoch": epoch, "reward_queries": 64 * epoch})
+    return folder
+
+
+class Page(HTMLParser):
+    """Balanced tags, and everything that a browser would fetch."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        del tag, attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def page(folder: RunFolder) -> Page:
+    parsed = Page(write_report(folder).read_text(encoding="utf-8"))
+    assert parsed.open == []
+    assert all(source.startswith("data:image/png;base64,") for source in parsed.sources)
+    return parsed
+
+
+def test_a_finished_run(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, {0: -2.4, 3: -1.8}, epochs=3)
+    folder.summary.write_text(
+        json.dumps(
+            {
+                "reward": {"units": "kB", "direction": "maximize", "version": "q95"},
+                "seconds": 372.0,
+                "trained_parameters": 5_600_000,
+                "config_hash": "c0ffee",
+            }
+        )
+    )
+    parsed = page(folder)
+    for expected in ("+25 %", "−2.4 → −1.8", "an <ant> & co", "5.6 M", "6 min 12 s", "c0ffee",
+                     'model.path = "<micro>"', "192", "not scored"):  # fmt: skip
+        assert expected in parsed.text
+    assert len(parsed.sources) == 2 * len(PROMPTS)
+
+
+def test_a_run_that_is_not_finished(tmp_path: Path) -> None:
+    parsed = page(run_folder(tmp_path, {0: -2.4}, epochs=2))
+    assert "not finished" in parsed.text
+    assert "Before and after" not in parsed.text
+
+
+def test_evaluations_in_between_are_shown_over_time(tmp_path: Path) -> None:
+    parsed = page(run_folder(tmp_path, {0: -2.4, 1: -2.0, 3: -1.8}, epochs=3))
+    assert "Over the course of training" in parsed.text
+    assert len(parsed.sources) == (2 + 3) * len(PROMPTS)
+
+
+def test_an_evaluation_alone_is_enough(tmp_path: Path) -> None:
+    assert "The reward" in page(run_folder(tmp_path, {0: 0.0}, epochs=0)).text
+
+
+def test_a_reward_that_was_zero_has_no_percentage(tmp_path: Path) -> None:
+    assert "+0.25" in page(run_folder(tmp_path, {0: 0.0, 1: 0.25}, epochs=1)).text
+
+
+def test_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunStopped, match=r"no run in .*; give the folder that holds config.toml"):
+        write_report(RunFolder(tmp_path))
+    with pytest.raises(RunStopped, match="nothing to show yet"):
+        write_report(run_folder(tmp_path, {}, epochs=0))
