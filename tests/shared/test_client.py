@@ -80,6 +80,11 @@ def test_the_identity_can_be_pinned(service: ScriptedService) -> None:
         service.info["direction"] = "minimize"
         with pytest.raises(IdentityMismatch, match="direction 'maximize' != 'minimize'"):
             client.score(picture(0), ["a"])
+        pinned = client.expected_identity
+    with SyncRewardClient(service.url, expected_identity=pinned) as client:
+        assert client.expected_identity == pinned
+        with pytest.raises(IdentityMismatch):
+            client.info()
 
 
 def test_close_cancels_what_is_under_way(service: ScriptedService, hang: Answer) -> None:

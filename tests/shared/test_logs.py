@@ -77,6 +77,17 @@ def test_libraries_log_in_the_same_form() -> None:
     assert [line["event"] for line in lines(stream)] == ["lost 1 of 2", "started"]
 
 
+def test_uvicorn_loses_its_own_handlers(capsys: pytest.CaptureFixture[str]) -> None:
+    access = logging.getLogger("uvicorn.access")
+    access.addHandler(logging.StreamHandler(sys.stdout))  # as uvicorn sets it up for itself
+    access.propagate = False
+    stream = io.StringIO()
+    configure_logging(stream=stream)
+    access.info("GET /livez")
+    assert [line["event"] for line in lines(stream)] == ["GET /livez"]
+    assert capsys.readouterr().out == ""
+
+
 def test_everything_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(stream=sys.stderr)
     structlog.get_logger().info("hello")
