@@ -113,18 +113,22 @@ def start(service: "ServiceProcess") -> Iterator[Start]:
         trainer.process.wait()
 
 
-@pytest.fixture(scope="module", params=["lora", "full"])
-def finished(
-    request: pytest.FixtureRequest,
-    service: "ServiceProcess",
-    tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[str, Path]:
-    """A run that nothing interrupted: how it was trained, and its folder."""
-    folder = tmp_path_factory.mktemp(request.param) / "straight"
-    trainer = Trainer(folder, service.url, request.param)
-    trainer.start()
-    assert trainer.end() == 0, trainer.output
-    return request.param, folder
+@pytest.fixture(scope="module")
+def straight(
+    service: "ServiceProcess", tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """The folder of a run that nothing interrupted, by how it trains; run once and shared."""
+    folders: dict[str, Path] = {}
+
+    def run_once(train: str) -> Path:
+        if train not in folders:
+            trainer = Trainer(tmp_path_factory.mktemp(train) / "straight", service.url, train)
+            trainer.start()
+            assert trainer.end() == 0, trainer.output
+            folders[train] = trainer.folder
+        return folders[train]
+
+    return run_once
 
 
 def weights(folder: Path) -> bytes:
@@ -134,8 +138,9 @@ def weights(folder: Path) -> bytes:
     return path.read_bytes()
 
 
-def test_a_run_leaves_everything_behind(finished: tuple[str, Path]) -> None:
-    train, folder = finished
+@pytest.mark.parametrize("train", ["lora", "full"])
+def test_a_run_leaves_everything_behind(straight: Callable[[str], Path], train: str) -> None:
+    folder = straight(train)
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["reward"]["name"] == REWARD
     for when in ("before", "after"):
@@ -158,8 +163,9 @@ def test_a_run_leaves_everything_behind(finished: tuple[str, Path]) -> None:
     assert "report:" in (folder / "log").read_text()
 
 
-def test_the_weights_have_moved(finished: tuple[str, Path]) -> None:
-    _, folder = finished
+@pytest.mark.parametrize("train", ["lora", "full"])
+def test_the_weights_have_moved(straight: Callable[[str], Path], train: str) -> None:
+    folder = straight(train)
     early, late = (
         load_file(folder / "checkpoints" / name / "weights.safetensors")
         for name in ("epoch-00004", "epoch-00005")
@@ -168,10 +174,11 @@ def test_the_weights_have_moved(finished: tuple[str, Path]) -> None:
     assert sum(not np.array_equal(early[name], late[name]) for name in early) > len(early) // 2
 
 
+@pytest.mark.parametrize("train", ["lora", "full"])
 def test_killed_and_resumed_is_as_if_nothing_had_happened(
-    finished: tuple[str, Path], start: Start, tmp_path: Path
+    straight: Callable[[str], Path], start: Start, tmp_path: Path, train: str
 ) -> None:
-    train, straight = finished
+    expected = straight(train)
     trainer = start(tmp_path / "killed", train)
     # Checkpoints are written every second epoch: the third is lost, and done again.
     trainer.reaches(epochs=3)
@@ -180,14 +187,14 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(
     trainer.start("--resume")
     assert trainer.end() == 0, trainer.output
     assert "resumed after epoch" in trainer.output
-    assert weights(trainer.folder) == weights(straight)
-    records = [(folder / "metrics.jsonl").read_text() for folder in (trainer.folder, straight)]
+    assert weights(trainer.folder) == weights(expected)
+    records = [(folder / "metrics.jsonl").read_text() for folder in (trainer.folder, expected)]
     killed, uninterrupted = ([json.loads(line) for line in text.splitlines()] for text in records)
     assert [record["reward_mean"] for record in killed] == [
         record["reward_mean"] for record in uninterrupted
     ]
     summaries = [
-        json.loads((folder / "summary.json").read_text()) for folder in (trainer.folder, straight)
+        json.loads((folder / "summary.json").read_text()) for folder in (trainer.folder, expected)
     ]
     assert summaries[0]["reward"] == summaries[1]["reward"]
     assert summaries[0]["reward_queries"] == summaries[1]["reward_queries"]
@@ -204,10 +211,8 @@ def test_sigterm_leaves_a_checkpoint_to_go_on_from(start: Start, tmp_path: Path)
     assert not any(name.startswith(".") for name in checkpoints)
 
 
-def test_plain_diffusers_loads_the_lora(finished: tuple[str, Path], tmp_path: Path) -> None:
-    train, folder = finished
-    if train == "full":
-        pytest.skip("a full UNet is a diffusers folder, not a LoRA")
+def test_plain_diffusers_loads_the_lora(straight: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = straight("lora")
     command = [sys.executable, "examples/load_lora.py", str(MICRO), str(folder), "a cat"]
     done = subprocess.run([*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -216,10 +221,8 @@ def test_plain_diffusers_loads_the_lora(finished: tuple[str, Path], tmp_path: Pa
         assert np.any(np.asarray(before) != np.asarray(after))
 
 
-def test_plain_diffusers_loads_the_full_unet(finished: tuple[str, Path]) -> None:
-    train, folder = finished
-    if train == "lora":
-        pytest.skip("a LoRA is not a UNet")
+def test_plain_diffusers_loads_the_full_unet(straight: Callable[[str], Path]) -> None:
+    folder = straight("full")
     from diffusers import UNet2DConditionModel
 
     loaded = UNet2DConditionModel.from_pretrained(folder, subfolder="unet").state_dict()

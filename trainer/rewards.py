@@ -22,7 +22,7 @@ import numpy as np
 from shared.client import SyncRewardClient
 from shared.errors import RewardError, ServiceUnavailable, Unauthorized
 from shared.schema import Identity, ItemFault, ScoreResponse, ServiceInfo
-from trainer.scores import Images, Scores
+from trainer.scores import NOT_FINITE, Images, Scores
 from trainer.stops import Outage, RunStopped
 
 _POLL_S = 0.2
@@ -176,7 +176,7 @@ class RewardServices:
         count = len(pending.valid)
         by_reward = {source.name: np.full(count, np.nan) for source in self._sources}
         sampled = np.array(pending.valid, dtype=np.bool_)
-        faults = Counter({"non_finite_image": count - int(sampled.sum())})
+        faults = Counter({NOT_FINITE: count - int(sampled.sum())})
         example, scoring_s = "", 0.0
         queue = list(pending.requests)
         while queue:

@@ -16,6 +16,9 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Images = npt.NDArray[np.uint8]
 
+NOT_FINITE = "non_finite_image"
+"""Fault of a picture that is not sent: NaN would arrive as black, which compresses best."""
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -63,10 +66,12 @@ def usable(
     if missing > max_invalid_fraction * len(prompts):
         codes = ", ".join(f"{count} {code}" for code, count in scores.faults.most_common())
         example = f"; for example {scores.example}" if scores.example else ""
+        advice = "correct the cause"
+        if scores.faults[NOT_FINITE] > missing / 2:
+            advice = "the model has diverged: lower training.learning_rate or set model.dtype fp32"
         raise RunStopped(
             f"{missing} of {len(prompts)} pictures have no score ({codes}{example}), more than "
-            f"scoring.max_invalid_fraction = {max_invalid_fraction:g} allows; correct the cause, "
-            "or raise it"
+            f"scoring.max_invalid_fraction = {max_invalid_fraction:g} allows; {advice}"
         )
     counts = Counter(prompt for prompt, flag in zip(prompts, scores.valid, strict=True) if flag)
     enough = np.array([counts[prompt] >= min_valid_per_prompt for prompt in prompts], np.bool_)

@@ -1,0 +1,207 @@
+"""Runs in this process against a real service: what stops them, and how they go on."""
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from trainer import checkpoints, loop
+from trainer.config import Config
+from trainer.loop import train
+from trainer.run import Moment, Run
+from trainer.step_statistics import UpdateStats
+from trainer.stops import ConfigError, Interrupted, Outage, RunStopped
+
+if TYPE_CHECKING:
+    from tests.conftest import ServiceProcess
+
+EPOCHS = 3
+KILOBYTES = """
+from reward_services.scorers.jpeg import jpeg_incompressibility
+
+class Kilobytes:
+    name, units, direction, max_batch_size = "kilobytes", "kB", "minimize", 64
+
+    def score(self, items):
+        return jpeg_incompressibility().score(items)
+"""
+
+
+@pytest.fixture
+def config_of(micro_sd: Path, tmp_path: Path) -> Callable[..., Config]:
+    """A configuration of a few seconds; sections given by keyword are laid over it."""
+
+    def build(url: str, name: str = "run", **sections: dict[str, Any]) -> Config:
+        values: dict[str, dict[str, Any]] = {
+            "run": {"dir": str(tmp_path), "name": name, "seed": 1, "threads": 1},
+            "model": {"path": str(micro_sd), "train": "lora"},
+            "sampling": {"steps": 3, "batch_size": 2, "samples_per_epoch": 4},
+            "training": {
+                "epochs": EPOCHS,
+                "batch_size": 2,
+                "micro_batch_size": 6,
+                "learning_rate": 1e-2,
+                "clip_range": 1e-3,
+            },
+            "advantages": {"buffer_size": 2, "min_count": 2},
+            "evaluation": {"samples": 3},
+            "tracking": {"tensorboard": False},
+            "rewards": {"jpeg": {"url": url}},
+        }
+        for section, changes in sections.items():
+            values[section] = values.get(section, {}) | changes
+        return Config.model_validate(values)
+
+    return build
+
+
+@pytest.fixture
+def in_epoch(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], None]:
+    """Does something once, right before the update of an epoch, which is counted from 1."""
+
+    def arrange(epoch: int, act: Callable[[], None]) -> None:
+        update = loop._update
+
+        def acting(run: Run, moment: Moment, *rest: Any) -> UpdateStats:
+            if run.epoch == epoch - 1:
+                monkeypatch.setattr(loop, "_update", update)
+                act()
+            return update(run, moment, *rest)
+
+        monkeypatch.setattr(loop, "_update", acting)
+
+    return arrange
+
+
+def trained(folder: Path) -> bytes:
+    return (folder / "pytorch_lora_weights.safetensors").read_bytes()
+
+
+def newest_epoch(folder: Path) -> int:
+    newest = checkpoints.newest(folder / "checkpoints")
+    return checkpoints.load(newest).state.epoch if newest else -1
+
+
+def test_a_lower_is_better_reward_trains_the_same_way(
+    own_service: "ServiceProcess",
+    service: "ServiceProcess",
+    config_of: Callable[..., Config],
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "kilobytes.py").write_text(KILOBYTES)
+    own_service.kill()
+    own_service.start("kilobytes:Kilobytes")
+    fewer = train(config_of(own_service.url, "fewer"))
+    more = train(config_of(service.url, "more"))
+    # Minimising kB and maximising −kB are one and the same.
+    assert trained(fewer) == trained(more)
+    lines = [(folder / "metrics.jsonl").read_text().splitlines()[0] for folder in (fewer, more)]
+    assert json.loads(lines[0])["reward_mean"] == -json.loads(lines[1])["reward_mean"]
+
+
+def test_an_outage_ends_the_run_and_resuming_gives_the_same_weights(
+    own_service: "ServiceProcess",
+    config_of: Callable[..., Config],
+    in_epoch: Callable[[int, Callable[[], None]], None],
+) -> None:
+    straight = train(config_of(own_service.url, "straight"))
+    in_epoch(1, own_service.kill)
+    never = {"every": 100}
+    with pytest.raises(Outage, match="max_outage_s"):
+        train(config_of(own_service.url, scoring={"max_outage_s": 0.5}, checkpoints=never))
+    folder = straight.parent / "run"
+    assert newest_epoch(folder) == 1
+    own_service.start()
+    # Another patience is no other run.
+    train(config_of(own_service.url, scoring={"max_outage_s": 60}), resume=True)
+    assert trained(folder) == trained(straight)
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == EPOCHS
+
+
+def test_another_reward_stops_the_run_and_its_resumption(
+    own_service: "ServiceProcess",
+    config_of: Callable[..., Config],
+    in_epoch: Callable[[int, Callable[[], None]], None],
+    tmp_path: Path,
+) -> None:
+    def swap() -> None:
+        own_service.kill()
+        own_service.start("jpeg_incompressibility")
+
+    in_epoch(1, swap)
+    config = config_of(own_service.url)
+    with pytest.raises(RunStopped, match="no longer the reward this run started with"):
+        train(config)
+    assert newest_epoch(tmp_path / "run") == 1
+    with pytest.raises(RunStopped, match="no longer the reward this run started with"):
+        train(config, resume=True)
+
+
+def test_an_interruption_in_the_update_is_acted_on_when_nothing_is_lost(
+    service: "ServiceProcess",
+    config_of: Callable[..., Config],
+    in_epoch: Callable[[int, Callable[[], None]], None],
+    tmp_path: Path,
+) -> None:
+    in_epoch(2, lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"):
+        train(config_of(service.url, "saved"))
+    # The beginning of epoch 2 was on the disk: the update was left at once.
+    assert newest_epoch(tmp_path / "saved") == 1
+    in_epoch(2, lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(Interrupted):
+        train(config_of(service.url, "unsaved", checkpoints={"every": 100}))
+    # It was not, so the update was finished and its end was saved.
+    assert newest_epoch(tmp_path / "unsaved") == 2
+
+
+def test_resuming_with_another_configuration_is_refused(
+    service: "ServiceProcess", config_of: Callable[..., Config]
+) -> None:
+    folder = train(config_of(service.url, training={"epochs": 1, "batch_size": 4}))
+    before = trained(folder)
+    with pytest.raises(
+        ConfigError,
+        match=r"has another configuration \(training\.learning_rate: 0\.01 → 0\.02\); resume it",
+    ):
+        train(
+            config_of(
+                service.url,
+                training={"epochs": 1, "batch_size": 4, "learning_rate": 0.02},
+            ),
+            resume=True,
+        )
+    with pytest.raises(RunStopped, match="already used"):
+        train(config_of(service.url))
+    assert trained(folder) == before
+    # With its own it is found to be finished.
+    train(config_of(service.url, training={"epochs": 1, "batch_size": 4}), resume=True)
+    assert trained(folder) == before
+
+
+def test_evaluations_in_between(
+    service: "ServiceProcess", config_of: Callable[..., Config]
+) -> None:
+    folder = train(config_of(service.url, evaluation={"samples": 3, "every": 1}))
+    done = sorted(path.name for path in (folder / "evaluation").glob("epoch-*"))
+    assert done == [f"epoch-{epoch:05d}" for epoch in range(EPOCHS + 1)]
+
+
+def test_weights_that_diverge_stop_the_run(
+    service: "ServiceProcess", config_of: Callable[..., Config], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        RunStopped,
+        match=r"4 of 4 pictures have no score \(4 non_finite_image\).*lower training.learning_rate",
+    ):
+        train(config_of(service.url, training={"learning_rate": 1e30}))
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_a_failed_start_leaves_no_folder(config_of: Callable[..., Config], tmp_path: Path) -> None:
+    with pytest.raises(RunStopped, match="cannot be reached"):
+        train(config_of("http://127.0.0.1:9"))
+    assert not (tmp_path / "run").exists()
