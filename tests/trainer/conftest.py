@@ -36,7 +36,7 @@ def lora_policy(micro_sd: Path) -> Policy:
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for parameter in policy.trainable_parameters():
-            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     return policy
 
 
@@ -60,3 +60,25 @@ def scorer_of() -> Callable[[Policy, int], PairScorer]:
         return PairScorer.build(policy, tables, rollout, GUIDANCE)
 
     return build
+
+
+@pytest.fixture
+def micro_recipe(tmp_path: Path, micro_sd: Path) -> Path:
+    """A recipe of one short epoch on the micro pipeline, with its runs in the test's folder."""
+    path = tmp_path / "micro.toml"
+    path.write_text(
+        f"""
+run = {{ dir = "{tmp_path / "runs"}", threads = 1 }}
+model = {{ path = "{micro_sd}", train = "lora" }}
+sampling = {{ steps = 3, batch_size = 2, samples_per_epoch = 4 }}
+evaluation = {{ samples = 3 }}
+tracking = {{ tensorboard = false }}
+[training]
+epochs = 1
+batch_size = 4
+micro_batch_size = 6
+learning_rate = 0.05
+clip_range = 1e-3
+"""
+    )
+    return path
