@@ -70,6 +70,7 @@ def load_pipeline(model: ModelSection) -> Pipeline:
             f"model.path {model.path!r} cannot be loaded as a {PIPELINE_CLASS}: "
             f"{_first_line(error)}"
         ) from error
+    _check_tokenizer(model.path, pipeline)
     _check_scheduler(pipeline.scheduler.config)
     return pipeline
 
@@ -118,6 +119,17 @@ def _check_index(path: str, index: Path) -> None:
         raise ModelError(f"{index} is not a pipeline index: it is not a JSON object") from None
     if kind != PIPELINE_CLASS:
         raise ModelError(f"model.path {path!r} is a {kind}; only a {PIPELINE_CLASS} can be trained")
+
+
+def _check_tokenizer(path: str, pipeline: Pipeline) -> None:
+    """A tokenizer without its files loads as one that knows no word, and says nothing."""
+    tokenizer, known = pipeline.tokenizer, pipeline.text_encoder.config.vocab_size
+    words = len(tokenizer) - len(set(tokenizer.all_special_ids))
+    if words < 1 or len(tokenizer) > known:
+        raise ModelError(
+            f"model.path {path!r} cannot be loaded as a {PIPELINE_CLASS}: its tokenizer knows "
+            f"{words} tokens, its text encoder {known}; tokenizer/ is missing or of another model"
+        )
 
 
 def _check_scheduler(config: Any) -> None:

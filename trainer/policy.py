@@ -144,10 +144,11 @@ class Policy:
     @torch.no_grad()
     def _encode_one(self, prompt: str) -> Tensor:
         tokenizer = self._pipeline.tokenizer
+        positions = self._pipeline.text_encoder.config.max_position_embeddings
         tokens = tokenizer(
             prompt,
             padding="max_length",
-            max_length=tokenizer.model_max_length,
+            max_length=min(tokenizer.model_max_length, positions),
             truncation=True,
             return_tensors="pt",
         )

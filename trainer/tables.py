@@ -61,10 +61,14 @@ def _toml_table(table: Mapping[str, Any], name: str) -> str:
     lines = [f"\n[{name}]"] if name else []
     nested = ""
     for key, value in table.items():
-        toml_key = key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key)
+        toml_key = key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml_value(key)
         if isinstance(value, Mapping):
             nested += _toml_table(value, f"{name}.{toml_key}" if name else toml_key)
         elif value is not None:
-            # JSON scalars and lists of them are written alike in TOML.
-            lines.append(f"{toml_key} = {json.dumps(value)}")
+            lines.append(f"{toml_key} = {_toml_value(value)}")
     return "\n".join(lines) + ("\n" if lines else "") + nested
+
+
+def _toml_value(value: Any) -> str:
+    """A JSON scalar or list: written alike in TOML, but for surrogate escapes and a bare DEL."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

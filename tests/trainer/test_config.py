@@ -1,0 +1,179 @@
+"""Where a run's settings come from, and that a wrong one is told in one line."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from trainer.config import Config, load_config, read_recipe, recipe_names, recipe_path
+from trainer.stops import ConfigError
+
+RECIPE = """
+[model]
+path = "some/model"
+[training]
+epochs = 3
+learning_rate = 0.001
+[rewards]
+jpeg_compressibility = "http://localhost:8001"
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE, encoding="utf-8")
+    return path
+
+
+def test_stronger_sources_win(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(recipe)
+    assert (config.training.epochs, config.training.learning_rate) == (3, 0.001)
+    assert config.training.batch_size == 64
+    monkeypatch.setenv("DDPO_TRAINING__EPOCHS", "4")
+    monkeypatch.setenv("DDPO_TRAINING__BATCH_SIZE", "32")
+    config = load_config(recipe, ["training.epochs = 5"])
+    assert (config.training.epochs, config.training.batch_size) == (5, 32)
+    assert config.training.learning_rate == 0.001
+
+
+def test_nested_values_from_the_environment(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDPO_MODEL__LORA__RANK", "9")
+    monkeypatch.setenv("DDPO_TRAINING__BETAS", "[0.1, 0.2]")
+    monkeypatch.setenv("DDPO_REWARDS__JPEG_COMPRESSIBILITY", "http://other:1")
+    config = load_config(recipe)
+    assert config.model.lora.rank == 9
+    assert config.training.betas == (0.1, 0.2)
+    assert config.reward[1].url == "http://other:1"
+
+
+def test_overrides_of_every_kind(recipe: Path) -> None:
+    config = load_config(
+        recipe,
+        [
+            "training.betas=[0.5, 0.6]",
+            "model.lora.target_modules=['to_q']",
+            'run.name="2"',
+            "tracking.tensorboard=false",
+            "sampling.eta=5e-1",
+        ],
+    )
+    assert config.training.betas == (0.5, 0.6)
+    assert config.model.lora.target_modules == ("to_q",)
+    assert (config.run.name, config.tracking.tensorboard) == ("2", False)
+    assert config.sampling.eta == 0.5
+
+
+def test_rewards_of_the_command_line_replace_all_others(recipe: Path) -> None:
+    config = load_config(recipe, rewards={"brightness": "https://host/x"})
+    name, section = config.reward
+    assert (name, section.url, list(config.rewards)) == ("brightness", "https://host/x", [name])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["training.learing_rate=1"], r"^unknown setting training.learing_rate .*learning_rate"),
+        (["trainig.epochs=1"], r"^unknown setting trainig \(did you mean training\?\)$"),
+        (["model.lora.rnk=1"], r"^unknown setting model.lora.rnk \(did you mean rank\?\)$"),
+        (["sampling.eta=0"], r"^sampling.eta: input should be greater than 0 \(got '0'\)$"),
+        (["training.epochs=many"], r"^training.epochs: .* valid integer.*\(got 'many'\)$"),
+        (["training.learning_rate=nan"], r"^training.learning_rate: .*\(got 'nan'\)$"),
+        (["sampling.guidance_scale=0.5"], r"^sampling.guidance_scale: .* than or equal to 1"),
+        (["run.name=../x"], r"^run.name: "),
+        (["training.algorithm=ppo"], r"^training.algorithm: .*'ddpo_is'.*\(got 'ppo'\)$"),
+        (["rewards.other=http://x"], r"2 rewards are named \(jpeg_compressibility, other\)"),
+        (["rewards.jpeg_compressibility=localhost"], r"^rewards.jpeg_compressibility.url: "),
+        (["advantages.min_count=99"], r"^advantages: min_count 99 .* buffer_size 16: raise"),
+        (["training.batch_size=60"], r"256 is not a multiple of training.batch_size 60: use 240"),
+        (["epochs=3"], r"^--set 'epochs=3' is not of the form section.key=value$"),
+        (["training.betas=[0.9"], r"^--set 'training.betas=\[0.9': "),
+        (["sampling.eta=0", "training.epochs=0"], r"^sampling.eta: .*; training.epochs: "),
+    ],
+)
+def test_wrong_settings_are_told_in_one_line(
+    recipe: Path, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(recipe, overrides)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "message"),
+    [
+        ("DDPO_SEDE", r"DDPO_SEDE: no section 'sede' .* DDPO_SECTION__KEY"),
+        ("DDPO_TRAINING_EPOCHS", r"did you mean training\?"),
+        ("DDPO_TRAINING__EPOCH", r"unknown setting training.epoch \(did you mean epochs\?\)"),
+        ("DDPO_TRAINING", r"^training: .*\(got 3\)$"),
+        ("DDPO_REWARDS", r"^rewards: "),
+    ],
+)
+def test_a_misspelt_variable_is_not_ignored(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, variable: str, message: str
+) -> None:
+    monkeypatch.setenv(variable, "3")
+    with pytest.raises(ConfigError, match=message):
+        load_config(recipe)
+
+
+def test_recipes_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no recipe named 'nope' and no such file; recipes: \w"):
+        load_config("nope")
+    with pytest.raises(ConfigError, match=r"^model.path is not set: name a recipe"):
+        load_config()
+    path = tmp_path / "broken.toml"
+    path.write_text("[training\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"broken.toml is not valid TOML: .*line 1"):
+        load_config(path)
+
+
+def test_every_shipped_recipe_loads() -> None:
+    names = recipe_names()
+    assert "emoji_compressibility" in names
+    for name in names:
+        assert recipe_path(name).is_file()
+        assert load_config(name).model_dump(exclude_unset=True).keys() == read_recipe(name).keys()
+
+
+def test_constructing_reads_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A checkpoint's configuration is built so, and must be the one that was saved.
+    monkeypatch.setenv("DDPO_TRAINING__EPOCHS", "4")
+    assert Config.model_validate({"model": {"path": "x"}}).training.epochs == 100
+
+
+def test_the_resolved_configuration_is_a_recipe(recipe: Path, tmp_path: Path) -> None:
+    config = load_config(recipe, ['run.name="a"', "training.betas=[0.5, 0.6]"])
+    written = tmp_path / "config.toml"
+    written.write_text(config.to_toml(), encoding="utf-8")
+    assert load_config(written) == config
+    assert tomllib.loads(config.to_toml())["model"]["path"] == "some/model"
+
+
+def test_differences_name_setting_and_values(recipe: Path) -> None:
+    config, other = load_config(recipe), load_config(recipe, ["training.epochs=9"])
+    assert config.differences(config) == []
+    assert config.differences(other) == ["training.epochs: 3 → 9"]
+    without = config.model_copy(update={"rewards": {}})
+    assert "rewards.jpeg_compressibility.url" in " ".join(config.differences(without))
+
+
+def test_a_run_needs_a_reward() -> None:
+    with pytest.raises(ConfigError, match="no reward is named: add --reward NAME=URL"):
+        _ = Config.model_validate({"model": {"path": "x"}}).reward
+
+
+def test_the_folder_of_a_run(recipe: Path) -> None:
+    assert load_config(recipe, ["run.dir=out", "run.name=a"]).folder == Path("out/a")
+
+
+def test_the_configuration_is_frozen_and_documented(recipe: Path) -> None:
+    config = load_config(recipe)
+    with pytest.raises(ValueError, match="frozen"):
+        config.training.epochs = 1
+    for name, field in Config.model_fields.items():
+        assert field.description, name
+        section = getattr(config, name)
+        if isinstance(section, BaseModel):
+            assert all(f.description for f in type(section).model_fields.values()), name
