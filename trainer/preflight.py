@@ -55,10 +55,10 @@ def check_rewards(evaluation: Evaluation) -> None:
     Raises:
         RunStopped: every picture got the same reward.
     """
-    values = {score for score in evaluation.scores if score is not None}
-    if len(values) == 1:
+    scores = [score for score in evaluation.scores if score is not None]
+    if len(set(scores)) == 1:
         raise RunStopped(
-            f"{evaluation.reward} gave {values.pop():g} to all {len(evaluation.scores)} evaluation "
+            f"{evaluation.reward} gave {scores[0]:g} to all {len(scores)} scored evaluation "
             "pictures, so there is nothing to learn from; use a reward that tells them apart, or "
             "raise evaluation.samples"
         )

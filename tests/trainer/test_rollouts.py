@@ -1,0 +1,39 @@
+"""Pictures do not depend on how they are cut into batches."""
+
+import numpy as np
+import torch
+
+from trainer.policy import Policy
+from trainer.rollouts import draw
+from trainer.sampling import Rollout
+from trainer.sections import SamplingSection
+
+PROMPTS = ["a cat", "an ant", "a dog", "a cat", "a bee"]
+
+
+def drawn(policy: Policy, batch_size: int, epoch: int = 0) -> tuple[list[int], Rollout]:
+    tables = policy.tables(3, eta=1.0)
+    sampling = SamplingSection(steps=3, batch_size=batch_size, samples_per_epoch=5)
+    batches = list(draw(policy, tables, PROMPTS, (1, "train", epoch), sampling))
+    return [len(batch) for batch in batches], Rollout.cat(batches)
+
+
+def test_batches_are_cut_in_order(lora_policy: Policy) -> None:
+    sizes, rollout = drawn(lora_policy, batch_size=2)
+    assert sizes == [2, 2, 1]
+    assert rollout.prompts == PROMPTS
+
+
+def test_the_batch_size_does_not_change_the_noise(lora_policy: Policy) -> None:
+    (_, pairs), (_, whole) = drawn(lora_policy, batch_size=2), drawn(lora_policy, batch_size=5)
+    assert torch.equal(pairs.latents[:, 0], whole.latents[:, 0])
+    torch.testing.assert_close(pairs.latents, whole.latents, rtol=1e-4, atol=1e-4)
+    distance = np.abs(pairs.images.astype(int) - whole.images.astype(int))
+    assert distance.max() <= 1
+
+
+def test_every_epoch_and_every_place_has_its_own_noise(lora_policy: Policy) -> None:
+    (_, first), (_, second) = drawn(lora_policy, 5, epoch=0), drawn(lora_policy, 5, epoch=1)
+    assert not torch.equal(first.latents[:, 0], second.latents[:, 0])
+    # The same prompt twice in one epoch gives two pictures.
+    assert not torch.equal(first.latents[0, 0], first.latents[3, 0])
