@@ -139,3 +139,20 @@ async def test_other_protocols_pass_through() -> None:
     edge = Edge(app, metrics=Metrics("edge"), api_keys=["key"], routes=[])
     await edge({"type": "lifespan"}, nothing, nothing)
     assert seen == ["lifespan"]
+
+
+async def test_a_bug_after_the_answer_began_sends_no_second_answer() -> None:
+    async def breaks_off(scope: Scope, receive: Any, send: Any) -> None:
+        del scope, receive
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError("in the middle")
+
+    sent: list[str] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    edge = Edge(breaks_off, metrics=Metrics("edge"), api_keys=[], routes=[])
+    scope = {"type": "http", "path": "/", "method": "GET", "headers": []}
+    await edge(scope, send, send)
+    assert sent == ["http.response.start"]
