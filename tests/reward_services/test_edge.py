@@ -153,6 +153,10 @@ async def test_a_bug_after_the_answer_began_sends_no_second_answer() -> None:
         sent.append(message["type"])
 
     edge = Edge(breaks_off, metrics=Metrics("edge"), api_keys=[], routes=[])
-    scope = {"type": "http", "path": "/", "method": "GET", "headers": []}
-    await edge(scope, send, send)
+    scope: Scope = {"type": "http", "path": "/", "method": "GET", "headers": []}
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    await edge(scope, receive, send)
     assert sent == ["http.response.start"]

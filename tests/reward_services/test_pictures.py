@@ -79,10 +79,15 @@ async def test_broken_base64_is_an_error_of_its_own(stack: Running, requests: An
     assert codes(answer) == [None, *["image_unreadable"] * 5]
 
 
-async def test_raw_pixels_have_a_limit_too(stack: Running, requests: Any, grey: Grey) -> None:
+async def test_every_picture_has_a_limit(stack: Running, requests: Any, grey: Grey) -> None:
+    images = [grey(1, 8), grey(2, 9)]
     async with stack(max_pixels=64) as service:
-        request = requests.safetensors([grey(1, 8), grey(2, 9)], ["", ""])
-        assert codes(await service.http.post("/score", **request)) == [None, "image_too_large"]
+        for request in (
+            requests.safetensors(images, ["", ""]),
+            requests.form(*[encode_png(image) for image in images]),
+        ):
+            answer = await service.http.post("/score", **request)
+            assert codes(answer) == [None, "image_too_large"]
 
 
 async def test_small_files_cannot_hold_more_than_a_body_may(
