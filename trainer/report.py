@@ -53,7 +53,7 @@ def write_report(folder: RunFolder) -> Path:
         summary = json.loads(folder.summary.read_text(encoding="utf-8"))
     sections = [
         _curve(records, shots),
-        _pairs(shots),
+        _pairs(shots, summary),
         _strips(shots),
         _time(records, summary),
         _diagnostics(records),
@@ -63,7 +63,7 @@ def write_report(folder: RunFolder) -> Path:
     page = Template(template).substitute(
         title=escape(f"{folder.path.name} · DDPO run"),
         headline=_headline(folder, shots),
-        subtitle=_subtitle(records, shots, summary),
+        subtitle=_subtitle(folder, records, summary),
         tiles=_tiles(records, shots, summary),
         sections="\n".join(sections),
     )
@@ -74,23 +74,28 @@ def write_report(folder: RunFolder) -> Path:
 def _headline(folder: RunFolder, shots: Shots) -> str:
     if len(shots) < 2:
         return escape(folder.path.name)
-    return escape(f"{folder.path.name}: {_change(shots)} in {shots[-1][0].reward}")
+    before, after = shots[0][0], shots[-1][0]
+    return escape(f"{after.reward}: {_short(before.mean)} → {_short(after.mean)}")
+
+
+def _short(value: float) -> str:
+    """Three significant digits, with a true minus sign."""
+    return f"{value:.3g}".replace("-", "−")
 
 
 def _change(shots: Shots) -> str:
     """How the reward moved, in per cent of its size before, or as a difference from zero."""
     before, after = shots[0][0].mean, shots[-1][0].mean
     if before == 0:
-        return f"{after:+.4g}".replace("-", "−")
+        return f"{after:+.3g}".replace("-", "−")
     return f"{100 * (after - before) / abs(before):+.0f} %".replace("-", "−")
 
 
-def _subtitle(records: Records, shots: Shots, summary: Mapping[str, Any]) -> str:
+def _subtitle(folder: RunFolder, records: Records, summary: Mapping[str, Any]) -> str:
     reward = summary.get("reward", {})
-    parts = [f"Reward: {shots[0][0].reward}" if shots else "No evaluation yet"]
+    parts = [f"run {folder.path.name}", f"{len(records)} epochs"]
     if reward:
-        parts[0] += f" ({reward['units']}, {reward['direction']})"
-    parts.append(f"{len(records)} epochs")
+        parts.insert(1, f"reward in {reward['units']}, to {reward['direction']}")
     parts.append("finished" if summary else "not finished: the numbers are as of now")
     return escape(" · ".join(parts))
 
@@ -98,8 +103,7 @@ def _subtitle(records: Records, shots: Shots, summary: Mapping[str, Any]) -> str
 def _tiles(records: Records, shots: Shots, summary: Mapping[str, Any]) -> str:
     tiles = []
     if len(shots) >= 2:
-        before, after = shots[0][0], shots[-1][0]
-        tiles.append(("lead", f"{number(before.mean)} → {number(after.mean)}", _intervals(shots)))
+        tiles.append(("lead", _change(shots), _intervals(shots)))
     queries = records[-1]["reward_queries"] if records else 0
     tiles.append(("", f"{queries:,}".replace(",", " "), "reward queries"))
     if "seconds" in summary:
@@ -118,7 +122,7 @@ def _tiles(records: Records, shots: Shots, summary: Mapping[str, Any]) -> str:
 
 def _intervals(shots: Shots) -> str:
     (before, _), (after, _) = shots[0], shots[-1]
-    texts = (" to ".join(number(end) for end in shot.ci95) for shot in (before, after))
+    texts = (" to ".join(_short(end) for end in shot.ci95) for shot in (before, after))
     return "mean reward on the same seeds; 95 % intervals " + " and ".join(texts)
 
 
@@ -145,30 +149,31 @@ def _curve(records: Records, shots: Shots) -> str:
     return f'<h2>The reward</h2><div class="card">{chart}{legend}</div>'
 
 
-def _pairs(shots: Shots) -> str:
+def _pairs(shots: Shots, summary: Mapping[str, Any]) -> str:
     if len(shots) < 2:
         return ""
     (before, old), (after, new) = shots[0], shots[-1]
+    sign = -1 if summary.get("reward", {}).get("direction") == "minimize" else 1
     cards = []
     for row in shown(before.prompts, _PAIRS):
         cards.append(
             f'<figure class="card pair"><div class="two">{_image(old[row])}{_image(new[row])}</div>'
             f"<figcaption>{escape(before.prompts[row])}"
-            f'<div class="scores">{_scores(before.scores[row], after.scores[row])}</div>'
+            f'<div class="scores">{_scores(before.scores[row], after.scores[row], sign)}</div>'
             "</figcaption></figure>"
         )
     return (
         "<h2>Before and after</h2><p class='soft'>The same prompt and the same noise: on the left "
-        "the model as it was, on the right as it is now. Neither was trained on these seeds."
+        "the model as it was, on the right as it is now. Training never used this noise."
         f'</p><div class="pairs">{"".join(cards)}</div>'
     )
 
 
-def _scores(before: float | None, after: float | None) -> str:
+def _scores(before: float | None, after: float | None, sign: int) -> str:
     if before is None or after is None:
         return "<span>not scored</span>"
-    kind = "" if after >= before else ' class="worse"'
-    return f"<span>{number(before)}</span><b{kind}>{number(after)}</b>"
+    kind = "" if sign * (after - before) >= 0 else ' class="worse"'
+    return f"<span>{_short(before)}</span><b{kind}>{_short(after)}</b>"
 
 
 def _strips(shots: Shots) -> str:

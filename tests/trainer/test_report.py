@@ -89,6 +89,14 @@ def test_a_finished_run(tmp_path: Path) -> None:
     assert len(parsed.sources) == 2 * len(PROMPTS)
 
 
+@pytest.mark.parametrize(("direction", "worse"), [("maximize", 0), ("minimize", 2)])
+def test_what_is_worse_depends_on_the_direction(tmp_path: Path, direction: str, worse: int) -> None:
+    folder = run_folder(tmp_path, {0: -2.4, 3: -1.8}, epochs=3)
+    reward = {"units": "kB", "direction": direction}
+    folder.summary.write_text(json.dumps({"reward": reward, "seconds": 1.0}))
+    assert write_report(folder).read_text(encoding="utf-8").count('<b class="worse">') == worse
+
+
 def test_a_run_that_is_not_finished(tmp_path: Path) -> None:
     parsed = page(run_folder(tmp_path, {0: -2.4}, epochs=2))
     assert "not finished" in parsed.text
