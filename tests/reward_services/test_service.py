@@ -261,8 +261,12 @@ def test_a_port_in_use_is_one_line() -> None:
 def test_a_service_that_cannot_start_says_why_in_one_line(
     arguments: list[str], environment: dict[str, str], hint: str
 ) -> None:
+    environment = {"REWARD_PORT": "0", **environment}
     with start("jpeg_compressibility", *arguments, environment=environment) as process:
-        _, error = process.communicate(timeout=60)
+        try:
+            _, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 1
     line = error.splitlines()[-1]
     assert hint in line
