@@ -35,9 +35,13 @@ def config_of(micro_sd: Path, tmp_path: Path) -> Callable[..., Config]:
     """A configuration of a few seconds; sections given by keyword are laid over it."""
 
     def build(url: str, name: str = "run", **sections: dict[str, Any]) -> Config:
+        # Few prompts, so that each one's statistics reach over the epochs.
+        prompts = tmp_path / "prompts.txt"
+        prompts.write_text("a cat\nan ant\n")
         values: dict[str, dict[str, Any]] = {
             "run": {"dir": str(tmp_path), "name": name, "seed": 1, "threads": 1},
             "model": {"path": str(micro_sd), "train": "lora"},
+            "prompts": {"source": str(prompts)},
             "sampling": {"steps": 3, "batch_size": 2, "samples_per_epoch": 4},
             "training": {
                 "epochs": EPOCHS,
@@ -46,7 +50,7 @@ def config_of(micro_sd: Path, tmp_path: Path) -> Callable[..., Config]:
                 "learning_rate": 1e-2,
                 "clip_range": 1e-3,
             },
-            "advantages": {"buffer_size": 2, "min_count": 2},
+            "advantages": {"buffer_size": 6, "min_count": 2},
             "evaluation": {"samples": 3},
             "tracking": {"tensorboard": False},
             "rewards": {"jpeg": {"url": url}},
