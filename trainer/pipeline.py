@@ -10,6 +10,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
 import trainer
 from trainer.sections import ModelSection
@@ -56,6 +57,8 @@ def load_pipeline(model: ModelSection) -> Pipeline:
     def part(kind: Any, name: str, **options: Any) -> Any:
         return kind.from_pretrained(location, subfolder=name, revision=model.revision, **options)
 
+    # The library's bar for a file read in a moment would tear the run's own apart.
+    transformers_logging.disable_progress_bar()
     try:
         pipeline = Pipeline(
             tokenizer=part(CLIPTokenizer, "tokenizer"),
