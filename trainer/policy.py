@@ -1,5 +1,6 @@
 """The policy: a text-to-image model of which the UNet, or adapters in it, is trained."""
 
+import math
 import os
 import shutil
 import tempfile
@@ -99,6 +100,18 @@ class Policy:
         size = self._unet.config.sample_size
         height, width = (size, size) if isinstance(size, int) else tuple(size)
         return (self._unet.config.in_channels, height, width)
+
+    @property
+    def loss_scale(self) -> float:
+        """Factor on the loss while gradients are computed, to be divided out of them again.
+
+        The log-probability is a mean over the latent, so its gradient by one of thousands of
+        numbers is tiny, and fp16 would round it to zero. Constant, so that there is no state to
+        keep; a power of two, so that it costs no precision. 1 in the other precisions.
+        """
+        if self._dtype != torch.float16:
+            return 1.0
+        return 2.0 ** math.floor(math.log2(math.prod(self.latent_shape)))
 
     @property
     def model(self) -> ModelSection:
@@ -201,10 +214,14 @@ class Policy:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Pictures of final latents: (B, C, h, w) → (B, 3, H, W) fp32 in [0, 1], or NaN."""
+        """Pictures of final latents: (B, C, h, w) → (B, 3, H, W) fp32, black 0 and white 1.
+
+        Not clamped, which would turn an infinite value into a white pixel: see
+        `sampling.finite_images`.
+        """
         vae = self._pipeline.vae
         decoded: Tensor = vae.decode(latents.float() / vae.config.scaling_factor).sample
-        return (decoded / 2 + 0.5).clamp(0, 1)
+        return decoded / 2 + 0.5
 
     def _named_trained(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
         return ((n, p) for n, p in self._unet.named_parameters() if p.requires_grad)

@@ -127,7 +127,7 @@ def finite_images(
     """Decoded pictures as uint8, with the broken ones marked.
 
     Args:
-        decoded: (B, 3, H, W) in [0, 1], possibly with NaN.
+        decoded: (B, 3, H, W), black 0 and white 1, possibly with NaN or infinities.
 
     Returns:
         (B, H, W, 3) uint8 and (B,) whether the picture was finite; one that was not is black.
