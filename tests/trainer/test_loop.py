@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
 from trainer import checkpoints, loop
 from trainer.config import Config
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tests.conftest import ServiceProcess
 
 EPOCHS = 3
+InEpoch = Callable[[int, Callable[[Run], None]], None]
 KILOBYTES = """
 from reward_services.scorers.jpeg import jpeg_incompressibility
 
@@ -63,16 +65,16 @@ def config_of(micro_sd: Path, tmp_path: Path) -> Callable[..., Config]:
 
 
 @pytest.fixture
-def in_epoch(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], None]:
+def in_epoch(monkeypatch: pytest.MonkeyPatch) -> InEpoch:
     """Does something once, right before the update of an epoch, which is counted from 1."""
 
-    def arrange(epoch: int, act: Callable[[], None]) -> None:
+    def arrange(epoch: int, act: Callable[[Run], None]) -> None:
         update = loop._update
 
         def acting(run: Run, moment: Moment, *rest: Any) -> UpdateStats:
             if run.epoch == epoch - 1:
                 monkeypatch.setattr(loop, "_update", update)
-                act()
+                act(run)
             return update(run, moment, *rest)
 
         monkeypatch.setattr(loop, "_update", acting)
@@ -109,10 +111,10 @@ def test_a_lower_is_better_reward_trains_the_same_way(
 def test_an_outage_ends_the_run_and_resuming_gives_the_same_weights(
     own_service: "ServiceProcess",
     config_of: Callable[..., Config],
-    in_epoch: Callable[[int, Callable[[], None]], None],
+    in_epoch: InEpoch,
 ) -> None:
     straight = train(config_of(own_service.url, "straight"))
-    in_epoch(1, own_service.kill)
+    in_epoch(1, lambda _: own_service.kill())
     never = {"every": 100}
     with pytest.raises(Outage, match="max_outage_s"):
         train(config_of(own_service.url, scoring={"max_outage_s": 0.5}, checkpoints=never))
@@ -128,10 +130,10 @@ def test_an_outage_ends_the_run_and_resuming_gives_the_same_weights(
 def test_another_reward_stops_the_run_and_its_resumption(
     own_service: "ServiceProcess",
     config_of: Callable[..., Config],
-    in_epoch: Callable[[int, Callable[[], None]], None],
+    in_epoch: InEpoch,
     tmp_path: Path,
 ) -> None:
-    def swap() -> None:
+    def swap(_: Run) -> None:
         own_service.kill()
         own_service.start("jpeg_incompressibility")
 
@@ -147,15 +149,15 @@ def test_another_reward_stops_the_run_and_its_resumption(
 def test_an_interruption_in_the_update_is_acted_on_when_nothing_is_lost(
     service: "ServiceProcess",
     config_of: Callable[..., Config],
-    in_epoch: Callable[[int, Callable[[], None]], None],
+    in_epoch: InEpoch,
     tmp_path: Path,
 ) -> None:
-    in_epoch(2, lambda: signal.raise_signal(signal.SIGTERM))
+    in_epoch(2, lambda _: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(Interrupted, match="stopped by SIGTERM"):
         train(config_of(service.url, "saved"))
     # The beginning of epoch 2 was on the disk: the update was left at once.
     assert newest_epoch(tmp_path / "saved") == 1
-    in_epoch(2, lambda: signal.raise_signal(signal.SIGTERM))
+    in_epoch(2, lambda _: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(Interrupted):
         train(config_of(service.url, "unsaved", checkpoints={"every": 100}))
     # It was not, so the update was finished and its end was saved.
@@ -203,6 +205,25 @@ def test_weights_that_diverge_stop_the_run(
     ):
         train(config_of(service.url, training={"learning_rate": 1e30}))
     assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_gradients_that_stay_broken_stop_the_run(
+    service: "ServiceProcess",
+    config_of: Callable[..., Config],
+    in_epoch: InEpoch,
+    tmp_path: Path,
+) -> None:
+    def break_weights(run: Run) -> None:
+        with torch.no_grad():
+            run.policy.trainable_parameters()[0].fill_(torch.nan)
+
+    in_epoch(2, break_weights)
+    with pytest.raises(
+        RunStopped, match=r"2 optimiser steps in a row .*lower training\.learning_rate \(0\.01\)"
+    ):
+        train(config_of(service.url, training={"max_skipped_steps": 2}))
+    # The weights of the epoch that failed are not what a resumed run would start from.
+    assert newest_epoch(tmp_path / "run") == 1
 
 
 def test_a_failed_start_leaves_no_folder(config_of: Callable[..., Config], tmp_path: Path) -> None:
