@@ -184,8 +184,12 @@ def _optimiser_step(
             training.clip_range,
             training.advantage_clip,
         )
-        (outcome.loss.sum() / count).backward()  # type: ignore[no-untyped-call]
+        scaled = outcome.loss.sum() * (scorer.policy.loss_scale / count)
+        scaled.backward()  # type: ignore[no-untyped-call]
         totals.add(outcome)
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad /= scorer.policy.loss_scale
     norm = torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm)
     stats = totals.stats(norm, count, len(trained))
     if not stats.skipped:

@@ -102,6 +102,13 @@ def test_weights_that_diverged_mark_every_picture(lora_policy: Policy) -> None:
     assert not draw(lora_policy, ["cat", "dog"]).valid.any()
 
 
+def test_decoded_values_outside_the_range_are_clipped() -> None:
+    decoded = torch.tensor([-0.5, 0.0, 1.0, 1.5]).view(1, 1, 1, 4).expand(1, 3, 1, 4)
+    images, finite = finite_images(decoded)
+    assert images[0, 0, :, 0].tolist() == [0, 0, 255, 255]
+    assert finite.all()
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_picture_is_checked_before_it_becomes_bytes(value: float) -> None:
     decoded = torch.full((2, 3, 4, 5), 0.5)

@@ -318,6 +318,17 @@ def test_one_step_moves_the_probability_towards_the_advantage(
     assert outcome.loss.mean() < 0
 
 
+def test_half_precision_gradients_do_not_vanish(micro_sd: Path, scorer_of: ScorerOf) -> None:
+    advantages, flat = np.array([1e-3, -1e-3]), {}
+    for dtype in ("fp32", "fp16"):
+        model = ModelSection.model_validate({"path": str(micro_sd), "dtype": dtype})
+        _, recorder = run_update(scorer_of(Policy.load(model), 2), advantages, batch_size=2)
+        flat[dtype] = recorder.flat().double()
+    cosine = torch.nn.functional.cosine_similarity(flat["fp16"], flat["fp32"], dim=0)
+    assert cosine > 0.98
+    assert flat["fp16"].norm().item() == pytest.approx(flat["fp32"].norm().item(), rel=0.1)
+
+
 @given(
     count=st.sampled_from([2, 4, 6]),
     steps=st.integers(1, 9),
