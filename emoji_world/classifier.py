@@ -104,12 +104,16 @@ def targets(captions: list[Caption]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def save_classifier(classifier: PictureClassifier, folder: Path) -> None:
-    """Write weights (float16) and class names into ``folder``."""
+    """Write weights and class names into ``folder``.
+
+    Weights are stored in float16. The running variances of the batch normalisation are not: one
+    below 6e-8 would become 0 and one above 65504 infinite, and they are small anyway.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     names = {"nouns": NOUNS, "phrases": PHRASES, "counts": COUNTS}
     (folder / "config.json").write_text(json.dumps(names, indent=2) + "\n")
     tensors = {
-        name: tensor.half().contiguous() if tensor.is_floating_point() else tensor
+        name: tensor.half().contiguous() if name.endswith((".weight", ".bias")) else tensor
         for name, tensor in classifier.state_dict().items()
     }
     save_file(tensors, folder / "model.safetensors")

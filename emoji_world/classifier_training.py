@@ -27,13 +27,14 @@ FAMILY_SHARES: Final = {
 """What the classifier is trained on; within a family every caption is equally likely, so that it
 judges rare combinations as well as common ones."""
 
+HELD_OUT_PICTURES: Final = 1000
+"""Pictures per family that the accuracy is measured on."""
+
 BATCH_SIZE: Final = 64
 LEARNING_RATE: Final = 2e-3
 
 
-def classifier_weights(
-    captions: tuple[Caption, ...],
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def classifier_weights(captions: tuple[Caption, ...]) -> NDArray[np.float64]:
     """Probability of each caption in the classifier's training."""
     sizes = {family: sum(c.family == family for c in captions) for family in FAMILY_SHARES}
     weights = np.array([FAMILY_SHARES[c.family] / sizes[c.family] for c in captions])

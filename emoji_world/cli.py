@@ -1,7 +1,6 @@
 """Command line of the emoji world: rebuild its pictures and its models, and measure them."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +8,14 @@ import typer
 
 CACHE = Path(".cache/emoji_world")
 MODELS = Path("emoji_world/models")
+RECORDS = MODELS / "training"
 PACKAGES = Path("emoji_world/node_modules")
+LOCK = Path("emoji_world/package-lock.json")
+CARD = Path("emoji_world/MODEL_CARD.md")
 
 app = typer.Typer(
-    help="Rebuild the emoji world: icons, build, classifier, decoder, pretrain, export, evaluate.",
+    help="Rebuild the emoji world: icons, build, pretrain, decoder, classifier, export, evaluate, "
+    "card, in this order. Run it in the folder that holds emoji_world.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -20,6 +23,9 @@ app = typer.Typer(
 
 CacheOption = Annotated[Path, typer.Option(help="Folder for everything that is not committed.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of every random draw.")]
+RecordsOption = Annotated[Path, typer.Option(help="Folder for what the model card is made from.")]
+ModelOption = Annotated[Path, typer.Option(help="Pipeline folder.")]
+JudgeOption = Annotated[Path, typer.Option("--classifier", help="Classifier folder.")]
 
 
 @app.command()
@@ -72,15 +78,11 @@ def decoder(
     seed: SeedOption = 0,
 ) -> None:
     """Train the decoder of the autoencoder."""
-    import numpy as np
-
     from emoji_world.autoencoder_training import train_decoder
     from emoji_world.dataset import load_dataset
-    from emoji_world.latents import fit_components
 
     dataset = load_dataset(cache / "pictures")
-    components = fit_components(dataset.images(np.arange(4096)))
-    vae, decibels = train_decoder(dataset, components, steps, seed)
+    vae, decibels = train_decoder(dataset, dataset.components(), steps, seed)
     vae.save_pretrained(cache / "vae")
     print(f"decoder: {decibels:.2f} dB on unseen pictures, in {cache / 'vae'}")
 
@@ -94,12 +96,16 @@ def classifier(
 ) -> None:
     """Train the picture classifier and report its accuracy on held-out pictures."""
     from emoji_world.classifier import load_classifier, save_classifier
-    from emoji_world.classifier_training import held_out_accuracy, train_classifier
+    from emoji_world.classifier_training import (
+        HELD_OUT_PICTURES,
+        held_out_accuracy,
+        train_classifier,
+    )
     from emoji_world.icons import load_icons
 
     artwork = load_icons(cache / "icons.npz")
     save_classifier(train_classifier(artwork, steps, seed), out)
-    accuracy = held_out_accuracy(load_classifier(out), artwork, count=1000, seed=seed + 1)
+    accuracy = held_out_accuracy(load_classifier(out), artwork, HELD_OUT_PICTURES, seed=seed + 1)
     (out / "accuracy.json").write_text(json.dumps(accuracy, indent=2) + "\n")
     for family, share in accuracy.items():
         print(f"{family:24s} {share:.1%}")
@@ -109,62 +115,69 @@ def classifier(
 def export(
     cache: CacheOption = CACHE,
     out: Annotated[Path, typer.Option(help="Folder to write.")] = MODELS / "diffusion",
+    records: RecordsOption = RECORDS,
 ) -> None:
-    """Write the averaged weights as a StableDiffusionPipeline folder."""
-    from diffusers import AutoencoderKL
+    """Write the averaged weights as a StableDiffusionPipeline folder, with the training's log."""
+    from emoji_world.export import export_model
 
-    from emoji_world.generator import save_pipeline
-    from emoji_world.pretraining import averaged_modules
-
-    tokenizer, text_encoder, unet = averaged_modules(cache / "generator")
-    vae = AutoencoderKL.from_pretrained(cache / "vae")
-    save_pipeline(out, tokenizer=tokenizer, text_encoder=text_encoder, unet=unet, vae=vae)
+    export_model(cache, out, records)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     print(f"{size / 1e6:.1f} MB in {out}")
 
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Option(help="Pipeline folder.")] = MODELS / "diffusion",
-    judge_folder: Annotated[Path, typer.Option("--classifier", help="Classifier folder.")] = MODELS
-    / "classifier",
+    model: ModelOption = MODELS / "diffusion",
+    judge: JudgeOption = MODELS / "classifier",
     per_prompt: Annotated[int, typer.Option(min=1, help="Samples per single animal.")] = 8,
     others: Annotated[int, typer.Option(min=1, help="Samples per other prompt group.")] = 184,
     steps: Annotated[int, typer.Option(min=2, help="Denoising steps.")] = 30,
     guidance: Annotated[float, typer.Option(help="Guidance scale.")] = 5.0,
     seed: SeedOption = 0,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
-    out: Annotated[Path, typer.Option(help="Folder for quality.json and the sheets.")] = CACHE
-    / "quality",
+    out: RecordsOption = RECORDS,
 ) -> None:
     """Sample the generator and let the classifier judge, per prompt family."""
-    from emoji_world.evaluation import evaluate_generator
+    import torch
 
-    rows = evaluate_generator(
-        model,
-        judge_folder,
-        out,
-        per_prompt=per_prompt,
-        others=others,
-        steps=steps,
-        guidance=guidance,
-        seed=seed,
-        threads=threads,
-    )
-    for name, row in rows.items():
+    from emoji_world.evaluation import EvaluationPlan, evaluate_generator
+
+    torch.set_num_threads(threads)
+    plan = EvaluationPlan(per_prompt, others, steps, guidance, seed)
+    for name, row in evaluate_generator(model, judge, out, plan).items():
         print(f"{name:24s} n={row.samples:4d}  noun {row.noun:.1%}  whole {row.whole:.1%}")
-    (out / "quality.json").write_text(
-        json.dumps({name: asdict(row) for name, row in rows.items()}, indent=2) + "\n"
-    )
+
+
+@app.command()
+def card(
+    models: Annotated[Path, typer.Option(help="Folder of diffusion, classifier, training.")] = (
+        MODELS
+    ),
+    lock: Annotated[Path, typer.Option(help="Lock file of the artwork.")] = LOCK,
+    out: Annotated[Path, typer.Option(help="File to write.")] = CARD,
+) -> None:
+    """Write the model card from what was recorded and measured."""
+    from emoji_world.model_card import render_card
+
+    out.write_text(render_card(models, lock, out.parent), encoding="utf-8")
+    print(out)
 
 
 def main() -> None:
     """Run the command line; a user's error is one line."""
     from emoji_world.dataset import DatasetMissing
     from emoji_world.icons import ArtworkMissing
+    from shared.errors import RewardError
 
     try:
         app()
-    except (ArtworkMissing, DatasetMissing, ValueError, OSError) as error:
+    except (
+        ArtworkMissing,
+        DatasetMissing,
+        RewardError,  # the samples of a broken generator are no pictures
+        FloatingPointError,
+        ValueError,
+        OSError,
+    ) as error:
         typer.echo(f"emoji_world: {error}", err=True)
         raise SystemExit(1) from None

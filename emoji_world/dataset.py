@@ -14,9 +14,16 @@ from tqdm import trange
 from emoji_world.captions import Caption, all_captions, training_weights
 from emoji_world.composition import SIZE, Painter
 from emoji_world.icons import IconSet
+from emoji_world.latents import PatchComponents, fit_components
 
 TRAINING_PICTURES: Final = 65_536
 """Pictures in a full data set."""
+
+VALIDATION_PICTURES: Final = 256
+"""Pictures at the start of a data set that neither the UNet nor the decoder is trained on."""
+
+COMPONENT_PICTURES: Final = 4096
+"""Pictures at the start of a data set that the latent space is fitted to."""
 
 
 class DatasetMissing(Exception):
@@ -45,6 +52,10 @@ class PictureDataset:
     def images(self, indices: NDArray[np.int64]) -> Tensor:
         """The pictures at ``indices`` as float32 [n, 3, SIZE, SIZE] in [-1, 1]."""
         return to_unit_range(self.pixels[indices])
+
+    def components(self) -> PatchComponents:
+        """The latent space of these pictures, always fitted to the same ones of them."""
+        return fit_components(self.images(np.arange(min(COMPONENT_PICTURES, len(self)))))
 
 
 def to_unit_range(pixels: NDArray[np.uint8]) -> Tensor:
@@ -77,6 +88,7 @@ def draw_training_set(icons: IconSet, count: int, seed: int) -> PictureDataset:
 def save_dataset(dataset: PictureDataset, folder: Path) -> None:
     """Write the arrays into ``folder``; the small index comes last and marks it complete."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "dataset.json").unlink(missing_ok=True)  # until the new arrays are whole
     for name in ("pixels", "caption_ids", "styles", "signs"):
         np.save(folder / f"{name}.npy", getattr(dataset, name), allow_pickle=False)
     (folder / "dataset.json").write_text(json.dumps({"pictures": len(dataset)}) + "\n")

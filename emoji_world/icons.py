@@ -1,9 +1,10 @@
 """Artwork from the pinned npm packages, rasterised once into a cache."""
 
+import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ RASTER_SIZE = 96
 
 
 class ArtworkMissing(Exception):
-    """The npm packages are not installed, or an icon they should hold is not there."""
+    """The npm packages are not installed, or their icons are not rasterised yet."""
 
 
 @dataclass(frozen=True)
@@ -60,25 +61,26 @@ def svg_of(collection: Mapping[str, Any], name: str) -> str | None:
 
 def rasterise(svg: str) -> NDArray[np.uint8]:
     """Draw an SVG document as RGBA uint8 [RASTER_SIZE, RASTER_SIZE, 4]."""
-    import io
-
-    from resvg_py import svg_to_bytes
+    from resvg_py import svg_to_bytes  # only here: nothing else needs the emoji-world extra
 
     png = bytes(svg_to_bytes(svg_string=svg, width=RASTER_SIZE, height=RASTER_SIZE))
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
 
 
 def build_cache(packages: Path, cache: Path) -> int:
-    """Rasterise every icon the vocabulary needs into one npz file; the number of icons.
+    """Rasterise every icon the vocabulary needs; the number of icons.
+
+    An icon that a set lacks is left out of that set: `composition.Painter` draws a caption only in
+    the styles that have all its icons.
 
     Args:
         packages: the ``node_modules`` folder that ``npm ci`` filled.
-        cache: the npz file to write.
+        cache: the npz file to write, replaced in one rename.
 
     Raises:
         ArtworkMissing: a package is not installed.
     """
-    pictures: dict[str, NDArray[np.uint8]] = {}
+    pictures: dict[str, Any] = {}  # Any: the stub of savez mistakes arrays by name for its flag
     for style in STYLES:
         path = packages / "@iconify-json" / style / "icons.json"
         if not path.is_file():
@@ -89,10 +91,13 @@ def build_cache(packages: Path, cache: Path) -> int:
         found = {name: svg_of(collection, name) for name in required_icons()}
         svgs = {name: svg for name, svg in found.items() if svg is not None}
         with ThreadPool() as pool:
-            drawn = pool.map(partial(rasterise), svgs.values())
+            drawn = pool.map(rasterise, svgs.values())
         pictures |= {f"{style}/{name}": picture for name, picture in zip(svgs, drawn, strict=True)}
     cache.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(cache, allow_pickle=False, **pictures)
+    partial = cache.with_name(f"{cache.name}.partial")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, **pictures)
+    os.replace(partial, cache)
     return len(pictures)
 
 

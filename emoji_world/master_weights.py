@@ -39,7 +39,11 @@ class MasterWeights:
 
     @torch.no_grad()
     def step(self, learning_rate: float, decay: float, world_size: int) -> Tensor:
-        """Average gradients over processes, clip, update, copy back; the gradient norm."""
+        """Average gradients over processes, clip, update, copy back; the gradient norm.
+
+        Raises:
+            FloatingPointError: a gradient is not finite; no weight has been changed.
+        """
         gradients = []
         for weight in self._weights:
             assert weight.working.grad is not None
@@ -49,6 +53,8 @@ class MasterWeights:
             dist.all_reduce(flat)
             flat /= world_size
         norm: Tensor = flat.norm()
+        if not torch.isfinite(norm):
+            raise FloatingPointError("a gradient is not finite: take a lower learning rate")
         flat *= (MAX_GRAD_NORM / (norm + 1e-6)).clamp(max=1.0)
         offset = 0
         for weight in self._weights:

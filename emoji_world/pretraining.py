@@ -24,7 +24,12 @@ from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from emoji_world.captions import all_captions
-from emoji_world.dataset import PictureDataset, load_dataset, to_unit_range
+from emoji_world.dataset import (
+    VALIDATION_PICTURES,
+    PictureDataset,
+    load_dataset,
+    to_unit_range,
+)
 from emoji_world.generator import (
     TEXT_LENGTH,
     build_scheduler,
@@ -32,7 +37,7 @@ from emoji_world.generator import (
     build_tokenizer,
     build_unet,
 )
-from emoji_world.latents import PatchComponents, fit_components
+from emoji_world.latents import PatchComponents
 from emoji_world.master_weights import EMA_DECAY, MasterWeights
 from emoji_world.mixed_precision import to_bfloat16
 
@@ -41,8 +46,6 @@ CAPTION_DROPOUT: Final = 0.1
 WARMUP_STEPS: Final = 150
 DECAY_SHARE: Final = 0.25
 """Share of the run, at its end, over which the learning rate falls linearly to zero."""
-
-VALIDATION_PICTURES: Final = 256
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Denoiser:
         self.text_encoder = build_text_encoder(self.tokenizer)
         self.unet = build_unet()
         self.alphas_cumprod: Tensor = build_scheduler().alphas_cumprod
-        self.components: PatchComponents = fit_components(dataset.images(np.arange(4096)))
+        self.components: PatchComponents = dataset.components()
         texts = [caption.text for caption in all_captions()] + [""]
         self.tokens: Tensor = self.tokenizer(
             texts, padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt"
@@ -154,15 +157,25 @@ def save_checkpoint(folder: Path, step: int, weights: MasterWeights, denoiser: D
     os.replace(partial, folder / "checkpoint.safetensors")
 
 
-def resume_step(folder: Path, weights: MasterWeights) -> int:
-    """Restore the checkpoint in ``folder``; the next step, 0 when there is none."""
+def resume_step(folder: Path, weights: MasterWeights, denoiser: Denoiser) -> int:
+    """Restore the checkpoint in ``folder``; the next step, 0 when there is none.
+
+    The latent space comes from the checkpoint too: fitted anew on another machine, a component
+    could come out with the opposite sign.
+    """
     path = folder / "checkpoint.safetensors"
     if not path.is_file():
         return 0
     with safe_open(path, "pt") as opened:
         step = int(opened.metadata()["step"])
-    weights.load_state(load_file(path))
+    tensors = load_file(path)
+    weights.load_state(tensors)
+    denoiser.components = _components_in(tensors)
     return step
+
+
+def _components_in(tensors: dict[str, Tensor]) -> PatchComponents:
+    return PatchComponents(tensors["components/mean"], tensors["components/basis"])
 
 
 def train_rank(rank: int, plan: PretrainingPlan, data: Path, folder: Path, save_every: int) -> None:
@@ -180,7 +193,7 @@ def train_rank(rank: int, plan: PretrainingPlan, data: Path, folder: Path, save_
     denoiser = Denoiser(plan, folder if rank == 0 else folder / f"rank{rank}", dataset)
     modules = {"unet": denoiser.unet, "text_encoder": denoiser.text_encoder}
     weights = MasterWeights(modules, plan.learning_rate)
-    first = resume_step(folder, weights)
+    first = resume_step(folder, weights, denoiser)
     progress = tqdm(
         range(first, plan.steps), initial=first, total=plan.steps, disable=rank > 0, mininterval=10
     )
@@ -190,7 +203,8 @@ def train_rank(rank: int, plan: PretrainingPlan, data: Path, folder: Path, save_
         loss.backward()  # type: ignore[no-untyped-call]
         decay = min(EMA_DECAY, (1 + step) / (20 + step))
         norm = weights.step(plan.learning_rate_at(step), decay, plan.processes)
-        mean_loss += 0.02 * (float(loss.detach()) - mean_loss) if step > first else float(loss)
+        now = float(loss.detach())
+        mean_loss = now if step == first else mean_loss + 0.02 * (now - mean_loss)
         done = step + 1
         if rank == 0 and (done % save_every == 0 or done == plan.steps):
             row = {
@@ -212,9 +226,9 @@ def averaged_modules(
     """The tokenizer, and the float32 text encoder and UNet with the averaged weights of a run.
 
     Raises:
-        OSError: ``folder`` holds no checkpoint.
+        ValueError: ``folder`` holds no checkpoint.
     """
-    tensors = load_file(folder / "checkpoint.safetensors")
+    tensors = _checkpoint(folder)
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     text_encoder, unet = build_text_encoder(tokenizer), build_unet()
     for prefix, module in (("unet", unet), ("text_encoder", text_encoder)):
@@ -223,6 +237,22 @@ def averaged_modules(
         missing, _ = module.load_state_dict(averages, strict=False)
         assert not set(missing) & set(names)
     return tokenizer, text_encoder.eval(), unet.eval()
+
+
+def trained_components(folder: Path) -> PatchComponents:
+    """The latent space that the run in ``folder`` works in.
+
+    Raises:
+        ValueError: ``folder`` holds no checkpoint.
+    """
+    return _components_in(_checkpoint(folder))
+
+
+def _checkpoint(folder: Path) -> dict[str, Tensor]:
+    path = folder / "checkpoint.safetensors"
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: run `python -m emoji_world pretrain` first")
+    return load_file(path)
 
 
 def pin_to_core(rank: int) -> None:
@@ -238,9 +268,15 @@ def pin_to_core(rank: int) -> None:
 def pretrain(plan: PretrainingPlan, data: Path, folder: Path, save_every: int = 250) -> None:
     """Pretrain in ``folder``, or continue there.
 
+    A checkpoint and a line of ``log.jsonl`` are written every ``save_every`` steps and at the end.
+
     Raises:
-        ValueError: ``folder`` was started with other settings (more or fewer samples are fine).
+        DatasetMissing: ``data`` holds no data set.
+        ValueError: ``folder`` was started with other settings (more or fewer samples are fine), or
+            there are too few pictures.
     """
+    if (pictures := len(load_dataset(data))) <= VALIDATION_PICTURES:
+        raise ValueError(f"{data} holds {pictures} pictures: {VALIDATION_PICTURES + 1} are needed")
     folder.mkdir(parents=True, exist_ok=True)
     settings = asdict(plan)
     record = folder / "plan.json"
@@ -249,7 +285,10 @@ def pretrain(plan: PretrainingPlan, data: Path, folder: Path, save_every: int = 
         changed = [key for key in settings if key != "samples" and before[key] != settings[key]]
         if changed:
             was = ", ".join(f"{key} was {before[key]}, is {settings[key]}" for key in changed)
-            raise ValueError(f"{folder} holds a run with other settings: {was}")
+            raise ValueError(
+                f"{folder} holds a run with other settings ({was}): "
+                "continue with its own, or start in an empty folder"
+            )
     record.write_text(json.dumps(settings, indent=2) + "\n")
     (folder / "rendezvous").unlink(missing_ok=True)
     if plan.processes == 1:

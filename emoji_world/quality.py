@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
 from emoji_world.captions import Caption, all_captions
-from emoji_world.classifier import PictureClassifier
+from emoji_world.classifier import Reading
+from shared.images import to_uint8
 
 BATCH_SIZE: Final = 32
 
@@ -25,11 +25,13 @@ class Quality:
         samples: samples judged.
         noun: share whose noun is right, 0 to 1.
         whole: share whose noun, activity and count are all right, 0 to 1.
+        by_noun: share whose noun is right, for each noun that was asked for.
     """
 
     samples: int
     noun: float
     whole: float
+    by_noun: Mapping[str, float]
 
 
 def groups() -> Mapping[str, list[Caption]]:
@@ -77,29 +79,24 @@ def sample_pictures(
                 output_type="np",
             ).images
         )
-    floats = np.concatenate(pictures)
-    return (floats * 255).round().clip(0, 255).astype(np.uint8)
+    return to_uint8(np.concatenate(pictures))
 
 
-def judge(
-    classifier: PictureClassifier, pictures: NDArray[np.uint8], captions: Sequence[Caption]
-) -> Quality:
-    """The classifier's verdict on samples for ``captions``."""
-    readings = classifier.read(pictures)
+def summarise(readings: Sequence[Reading], captions: Sequence[Caption]) -> Quality:
+    """How well ``readings`` of samples, one or more, agree with the captions they were drawn for.
+
+    Raises:
+        ValueError: there is nothing to summarise, or one list is longer.
+    """
+    if not readings:
+        raise ValueError("there are no samples to judge")
     pairs = list(zip(readings, captions, strict=True))
+    named: dict[str, list[bool]] = {}
+    for reading, caption in pairs:
+        named.setdefault(caption.noun, []).append(reading.names(caption))
     return Quality(
         samples=len(pairs),
         noun=float(np.mean([reading.names(caption) for reading, caption in pairs])),
         whole=float(np.mean([reading.matches(caption) for reading, caption in pairs])),
+        by_noun={noun: float(np.mean(right)) for noun, right in named.items()},
     )
-
-
-def sheet(pictures: NDArray[np.uint8], columns: int) -> Image.Image:
-    """The pictures on one sheet, row by row, with a two-pixel gap."""
-    count, height, width, _ = pictures.shape
-    rows = -(-count // columns)
-    canvas = Image.new("RGB", (columns * (width + 2) - 2, rows * (height + 2) - 2), "white")
-    for index in range(count):
-        row, column = divmod(index, columns)
-        canvas.paste(Image.fromarray(pictures[index]), (column * (width + 2), row * (height + 2)))
-    return canvas
