@@ -7,12 +7,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from trainer import checkpoints
 from trainer.advantages import PerPromptTracker
 from trainer.checkpoints import Checkpoint, RunState
-from trainer.config import Config, load_config
+from trainer.config import Config, read_recipe
 from trainer.ddim import DDIMTables
 from trainer.interrupts import Interrupts
 from trainer.policy import Policy
@@ -206,7 +207,14 @@ def _checkpoint(folder: RunFolder, config: Config) -> Checkpoint | None:
     Raises:
         RunStopped: the run has another configuration.
     """
-    old = load_config(folder.config)
+    try:
+        # Not `load_config`, which would lay the environment over what was written.
+        old = Config.model_validate(read_recipe(folder.config))
+    except ValidationError as error:
+        raise RunStopped(
+            f"{folder.config} is not a configuration of this version ({error.error_count()} "
+            "settings do not fit); resume the run with the version that started it"
+        ) from None
     changed = [line for line in old.differences(config) if not line.startswith(_FREE)]
     if changed:
         raise ConfigError(
