@@ -15,11 +15,11 @@ from typing import Final
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.multiprocessing.spawn as processes
 from diffusers import UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -294,6 +294,6 @@ def pretrain(plan: PretrainingPlan, data: Path, folder: Path, save_every: int = 
     if plan.processes == 1:
         train_rank(0, plan, data, folder, save_every)
         return
-    processes.spawn(  # type: ignore[no-untyped-call]
+    spawn(  # type: ignore[no-untyped-call]
         train_rank, (plan, data, folder, save_every), nprocs=plan.processes
     )
