@@ -118,7 +118,9 @@ def sample(
         )
     images, drawn = finite_images(policy.decode(latents[:, -1]))
     finite = latents.isfinite().flatten(1).all(1) & log_probs.isfinite().all(1)
-    return Rollout(list(prompts), latents, log_probs, images, drawn & finite.cpu().numpy())
+    valid = drawn & finite.cpu().numpy()
+    images[~valid] = 0
+    return Rollout(list(prompts), latents, log_probs, images, valid)
 
 
 def finite_images(

@@ -96,6 +96,18 @@ def test_a_broken_trajectory_is_marked_and_its_neighbours_are_not(lora_policy: P
     assert rollout.images[0].any()
 
 
+def test_a_step_without_a_probability_is_marked_though_its_picture_is_finite(
+    lora_policy: Policy,
+) -> None:
+    tables = lora_policy.tables(3, eta=1.0)
+    noise = trajectory_noise([1, 2], 3, lora_policy.latent_shape)
+    noise[1, 3, 0, 0, 0] = 3e19  # finite, but its square is not
+    rollout = sample(lora_policy, tables, ["cat", "dog"], noise, 5.0)
+    assert lora_policy.decode(rollout.latents[:, -1]).isfinite().all()
+    assert rollout.valid.tolist() == [True, False]
+    assert not rollout.images[1].any()
+
+
 def test_weights_that_diverged_mark_every_picture(lora_policy: Policy) -> None:
     with torch.no_grad():
         lora_policy.trainable_parameters()[0].fill_(torch.nan)

@@ -233,6 +233,8 @@ def test_masked_samples_are_as_if_they_were_not_there(
     lora_policy: Policy, scorer_of: ScorerOf
 ) -> None:
     scorer = scorer_of(lora_policy, 3)
+    # Whatever made it invalid must not reach the gradient.
+    scorer.rollout.latents[1] = torch.nan
     advantages = np.array([1.0, np.nan, -2.0])
     valid = np.array([True, False, True])
     stats, masked = run_update(scorer, advantages, valid, batch_size=3)
