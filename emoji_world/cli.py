@@ -179,5 +179,5 @@ def main() -> None:
         ValueError,
         OSError,
     ) as error:
-        typer.echo(f"emoji_world: {error}", err=True)
+        typer.echo(f"emoji_world: {' '.join(str(error).split())}", err=True)
         raise SystemExit(1) from None

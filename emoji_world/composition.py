@@ -23,7 +23,10 @@ SIGN_SHARE: Final = 0.15
 RIGHT_SIGN_SHARE: Final = 0.6
 """Share of those digits that say the right number."""
 
-_FACES_RIGHT: Final = frozenset({"noto-v1"})
+_MOTORCYCLE_FACES_RIGHT: Final = frozenset({"noto-v1"})
+"""Styles whose motorcycle is turned round, so that all styles agree."""
+
+# Centre of each of the animals of a count, and their size, so that they hardly touch.
 _CELLS: Final = {
     2: ((18, 32), (46, 32)),
     3: ((32, 18), (17, 45), (47, 45)),
@@ -120,7 +123,7 @@ class Painter:
             sign = count if right else int(self._rng.choice(others))
         size = _CELL_SIZES[count] - (3 if sign else 0)
         for x, y in _CELLS[count]:
-            if sign:
+            if sign:  # squeezed down a little, below the digit
                 y = 20 + (y - 13) * 42 // 38
             self._put(canvas, style, animal, size, (x, y), jitter=1, tilt=4)
         if sign:
@@ -141,7 +144,7 @@ class Painter:
         """Paste an icon of ``size`` pixels around ``centre``, moved and tilted a little."""
         icon = self._icons.find(style, names)
         assert icon is not None  # `draw` chose a style that has it
-        if style in _FACES_RIGHT and names[0] == "motorcycle":
+        if style in _MOTORCYCLE_FACES_RIGHT and names[0] == "motorcycle":
             icon = icon.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         icon = icon.convert("RGBa")  # premultiplied: no dark fringe where the edge is shrunk
         if tilt:

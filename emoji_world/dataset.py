@@ -16,9 +16,6 @@ from emoji_world.composition import SIZE, Painter
 from emoji_world.icons import IconSet
 from emoji_world.latents import PatchComponents, fit_components
 
-TRAINING_PICTURES: Final = 65_536
-"""Pictures in a full data set."""
-
 VALIDATION_PICTURES: Final = 256
 """Pictures at the start of a data set that neither the UNet nor the decoder is trained on."""
 

@@ -24,24 +24,28 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
     """Train a CLIP tokenizer on the captions and save it in ``folder``.
 
     Byte-pair merges go on until every word of every caption is one token; other words fall back to
-    smaller pieces, so that no prompt is refused.
+    smaller pieces, so that no prompt is refused. The same captions give the same tokenizer.
     """
     folder.mkdir(parents=True, exist_ok=True)
     trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     trained.normalizer = normalizers.Lowercase()
     trained.pre_tokenizer = pre_tokenizers.Whitespace()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    last_letters = [letter + "</w>" for letter in alphabet]
     trainer = trainers.BpeTrainer(
         vocab_size=2000,
         min_frequency=1,
         initial_alphabet=alphabet,
+        # Left to the trainer, they are numbered in the order of a hash table, which differs from
+        # one process to the next.
+        special_tokens=last_letters,
         end_of_word_suffix="</w>",
         show_progress=False,
     )
     trained.train_from_iterator((caption.text for caption in all_captions()), trainer)
     model = json.loads(trained.to_str())["model"]
     vocabulary: dict[str, int] = model["vocab"]
-    for token in (*(letter + "</w>" for letter in alphabet), _START, _END):
+    for token in (_START, _END):
         vocabulary.setdefault(token, len(vocabulary))
     merges = [tuple(merge) for merge in model["merges"]]
     tokenizer = CLIPTokenizer(

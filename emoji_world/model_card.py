@@ -8,12 +8,13 @@ from typing import Any, Final
 from emoji_world.captions import FAMILY_SHARES, RARE_PAIR_SHARE, RARE_WEIGHT, all_captions
 from emoji_world.classifier_training import HELD_OUT_PICTURES
 from emoji_world.composition import RIGHT_SIGN_SHARE, SIGN_SHARE, SIZE
+from emoji_world.denoiser import MIN_SNR_GAMMA
 from emoji_world.evaluation import sheet_name
 from emoji_world.generator import TEXT_LENGTH
 from emoji_world.latents import CHANNELS, PATCH
 from emoji_world.master_weights import EMA_DECAY
 from emoji_world.model_records import ModelRecords, read_records, wilson_interval
-from emoji_world.pretraining import CAPTION_DROPOUT, MIN_SNR_GAMMA
+from emoji_world.pretraining import CAPTION_DROPOUT
 from emoji_world.quality import groups
 from emoji_world.vocabulary import ACTIVITIES, ANIMALS, NUMBERS, OBJECTS, UNSEEN_ANIMALS
 
@@ -90,9 +91,11 @@ reinforcement learning of text-to-image models can be run for real, offline, on 
 is a plain `StableDiffusionPipeline` folder:
 
 ```python
+import torch
 from diffusers import StableDiffusionPipeline
 
-pipeline = StableDiffusionPipeline.from_pretrained("emoji_world/models/diffusion", dtype="float32")
+folder = "emoji_world/models/diffusion"
+pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
 pipeline("a fox riding a motorcycle", guidance_scale=5.0).images[0].save("fox.png")
 ```
 
@@ -114,8 +117,8 @@ def _quality(records: ModelRecords, samples: Path) -> str:
             f"({low:.0%} to {high:.0%}) | {group['whole']:.0%} |"
         )
         sheets.append(
-            f"{FAMILY_TITLES[name].capitalize()}:\n\n"
-            f"![Samples: {FAMILY_TITLES[name]}]({(samples / sheet_name(name)).as_posix()})\n"
+            f"### Samples: {FAMILY_TITLES[name]}\n\n"
+            f"![{FAMILY_TITLES[name]}]({(samples / sheet_name(name)).as_posix()})\n"
         )
     return f"""## How good it is
 
@@ -128,8 +131,8 @@ over its prompts. "Everything right" means noun, activity and count. In brackets
 Guessing the noun would be right in {1 / _noun_count():.1%} of the cases. Rare pairs are meant to
 fail: they leave something to learn.
 
-Samples, the first ones of each prompt and not the best; a red caption means that the classifier
-reads something else.
+The sheets below show the first samples of each prompt, not the best; a red caption means that the
+classifier reads something else.
 
 {chr(10).join(sheets)}"""
 
@@ -189,7 +192,7 @@ The artwork is a pinned dependency and is not part of this repository. {len(capt
 
 {_table("| captions | how many | share of the pictures |", families)}
 The activities are {seen}; not shown to RL: {unseen}. Of the (animal, activity) pairs
-{RARE_PAIR_SHARE:.0%} are rare: they were drawn {RARE_WEIGHT:g} times as often as the others.
+{RARE_PAIR_SHARE:.0%} are rare: they were drawn {1 / RARE_WEIGHT:g} times less often than the others.
 Counts go from two to {list(NUMBERS.values())[-1]}. Beside {SIGN_SHARE:.0%} of the counted animals
 stands a keycap digit, which tells the right number in {RIGHT_SIGN_SHARE:.0%} of the cases.
 """

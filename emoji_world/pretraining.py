@@ -1,8 +1,8 @@
 """Pretraining of the UNet and the text encoder: denoising with captions, on one or more processes.
 
-Noise prediction (Ho et al. 2020, eq. 14) with Min-SNR weights (Hang et al. 2023, γ = 5), caption
-dropout for classifier-free guidance, stratified timesteps, and an average of the weights. Every
-random draw comes from (seed, step, rank), so that a resumed run continues the same sequence.
+Noise prediction (`emoji_world.denoiser`) with caption dropout for classifier-free guidance and an
+average of the weights. Every random draw comes from (seed, step, rank), so that a resumed run
+continues the same sequence.
 """
 
 import json
@@ -23,25 +23,21 @@ from torch.multiprocessing.spawn import spawn
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from emoji_world.captions import all_captions
 from emoji_world.dataset import (
     VALIDATION_PICTURES,
     PictureDataset,
     load_dataset,
     to_unit_range,
 )
+from emoji_world.denoiser import Denoiser
 from emoji_world.generator import (
-    TEXT_LENGTH,
-    build_scheduler,
     build_text_encoder,
     build_tokenizer,
     build_unet,
 )
 from emoji_world.latents import PatchComponents
 from emoji_world.master_weights import EMA_DECAY, MasterWeights
-from emoji_world.mixed_precision import to_bfloat16
 
-MIN_SNR_GAMMA: Final = 5.0
 CAPTION_DROPOUT: Final = 0.1
 WARMUP_STEPS: Final = 150
 DECAY_SHARE: Final = 0.25
@@ -78,50 +74,6 @@ class PretrainingPlan:
         return self.learning_rate * min(warm, left, 1.0)
 
 
-class Denoiser:
-    """The modules being trained and the loss they are trained with."""
-
-    def __init__(self, plan: PretrainingPlan, folder: Path, dataset: PictureDataset) -> None:
-        torch.manual_seed(plan.seed)
-        self.tokenizer = build_tokenizer(folder / "tokenizer")
-        self.text_encoder = build_text_encoder(self.tokenizer)
-        self.unet = build_unet()
-        self.alphas_cumprod: Tensor = build_scheduler().alphas_cumprod
-        self.components: PatchComponents = dataset.components()
-        texts = [caption.text for caption in all_captions()] + [""]
-        self.tokens: Tensor = self.tokenizer(
-            texts, padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt"
-        ).input_ids
-        to_bfloat16(self.unet)
-
-    def loss(self, pixels: Tensor, caption_ids: Tensor, generator: torch.Generator) -> Tensor:
-        """Min-SNR weighted noise-prediction loss, a scalar.
-
-        Args:
-            pixels: [B, 3, H, W] in [-1, 1].
-            caption_ids: int64 [B]; -1 stands for the empty caption.
-            generator: draws timesteps and noise.
-        """
-        latents = self.components.encode(pixels)
-        count = len(latents)
-        strata = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-        timesteps = (strata * 1000).long().clamp(max=999)
-        noise = torch.randn(latents.shape, generator=generator)
-        alpha = self.alphas_cumprod[timesteps]
-        noisy = (
-            alpha.sqrt()[:, None, None, None] * latents
-            + (1 - alpha).sqrt()[:, None, None, None] * noise
-        )
-        states = self.text_encoder(self.tokens[caption_ids]).last_hidden_state
-        prediction = self.unet(noisy.bfloat16(), timesteps, states.bfloat16(), return_dict=False)[
-            0
-        ].float()
-        snr = alpha / (1 - alpha)
-        weight = snr.clamp(max=MIN_SNR_GAMMA) / snr
-        loss: Tensor = (weight * (prediction - noise).square().mean((1, 2, 3))).mean()
-        return loss
-
-
 def batch(
     dataset: PictureDataset, plan: PretrainingPlan, step: int, rank: int
 ) -> tuple[Tensor, Tensor, torch.Generator]:
@@ -141,6 +93,17 @@ def validation_loss(denoiser: Denoiser, dataset: PictureDataset) -> float:
     pixels = to_unit_range(np.asarray(dataset.pixels[:VALIDATION_PICTURES]))
     caption_ids = torch.from_numpy(dataset.caption_ids[:VALIDATION_PICTURES])
     return float(denoiser.loss(pixels, caption_ids, generator))
+
+
+def tokenizer_of(folder: Path) -> CLIPTokenizer:
+    """The tokenizer of the run in ``folder``: the one it began with, else a new one.
+
+    All processes and sessions of a run must number the words alike.
+    """
+    saved = folder / "tokenizer"
+    if (saved / "tokenizer.json").is_file() and (saved / "tokenizer_config.json").is_file():
+        return CLIPTokenizer.from_pretrained(saved)
+    return build_tokenizer(saved)
 
 
 def save_checkpoint(folder: Path, step: int, weights: MasterWeights, denoiser: Denoiser) -> None:
@@ -190,7 +153,7 @@ def train_rank(rank: int, plan: PretrainingPlan, data: Path, folder: Path, save_
             world_size=plan.processes,
         )
     dataset = load_dataset(data)
-    denoiser = Denoiser(plan, folder if rank == 0 else folder / f"rank{rank}", dataset)
+    denoiser = Denoiser(tokenizer_of(folder), dataset, plan.seed)
     modules = {"unet": denoiser.unet, "text_encoder": denoiser.text_encoder}
     weights = MasterWeights(modules, plan.learning_rate)
     first = resume_step(folder, weights, denoiser)
@@ -290,6 +253,7 @@ def pretrain(plan: PretrainingPlan, data: Path, folder: Path, save_every: int = 
                 "continue with its own, or start in an empty folder"
             )
     record.write_text(json.dumps(settings, indent=2) + "\n")
+    tokenizer_of(folder)  # before there is more than one process
     (folder / "rendezvous").unlink(missing_ok=True)
     if plan.processes == 1:
         train_rank(0, plan, data, folder, save_every)
