@@ -9,15 +9,13 @@ from torch.nn import functional
 from tqdm import trange
 
 from emoji_world.autoencoder import build_autoencoder, decoder_parameters, psnr
-from emoji_world.dataset import PictureDataset
+from emoji_world.dataset import VALIDATION_PICTURES, PictureDataset
 from emoji_world.latents import PatchComponents
 
-BATCH_SIZE: Final = 24
+BATCH_SIZE: Final = 8
 LEARNING_RATE: Final = 2e-3
 LATENT_NOISE: Final = 0.03
 """Standard deviation of the noise added to latents, so that sampled ones decode cleanly too."""
-
-VALIDATION_PICTURES: Final = 256
 
 
 def train_decoder(

@@ -192,7 +192,7 @@ The artwork is a pinned dependency and is not part of this repository. {len(capt
 
 {_table("| captions | how many | share of the pictures |", families)}
 The activities are {seen}; not shown to RL: {unseen}. Of the (animal, activity) pairs
-{RARE_PAIR_SHARE:.0%} are rare: they were drawn {1 / RARE_WEIGHT:g} times less often than the others.
+{RARE_PAIR_SHARE:.0%} are rare: drawn {1 / RARE_WEIGHT:g} times less often than the others.
 Counts go from two to {list(NUMBERS.values())[-1]}. Beside {SIGN_SHARE:.0%} of the counted animals
 stands a keycap digit, which tells the right number in {RIGHT_SIGN_SHARE:.0%} of the cases.
 """

@@ -43,7 +43,7 @@ def artwork(tmp_path_factory: pytest.TempPathFactory) -> IconSet:
 @pytest.fixture(scope="session")
 def discs() -> IconSet:
     """A small disc for every icon, in a colour of its own; digits are black squares."""
-    images = {}
+    images: dict[tuple[str, str], Image.Image] = {}
     for number, name in enumerate(required_icons()):
         icon = Image.new("RGBA", (RASTER_SIZE, RASTER_SIZE))
         pen = ImageDraw.Draw(icon)

@@ -47,7 +47,7 @@ def test_pictures_of_as_many_dimensions_as_channels_are_kept_exactly() -> None:
 
 
 def test_encoding_is_affine(components: PatchComponents, pictures: PictureDataset) -> None:
-    first, second = pictures.images(np.array([0, 1])).split(1)
+    first, second = (pictures.images(np.array([row])) for row in (0, 1))
     mixed = components.encode(0.3 * first + 0.7 * second)
     expected = 0.3 * components.encode(first) + 0.7 * components.encode(second)
     torch.testing.assert_close(mixed, expected, atol=1e-4, rtol=1e-4)

@@ -53,7 +53,7 @@ def test_plurals(noun: str) -> None:
 
 
 def test_numbers_are_spelt_as_they_count() -> None:
-    assert {number: ENGLISH.number_to_words(number) for number in NUMBERS} == NUMBERS
+    assert {number: ENGLISH.number_to_words(str(number)) for number in NUMBERS} == NUMBERS
 
 
 def test_the_icons_needed_are_those_of_every_word_once() -> None:
