@@ -4,7 +4,14 @@ import numpy as np
 import torch
 
 from emoji_world.dataset import PictureDataset
-from emoji_world.latents import CHANNELS, PATCH, PatchComponents, fit_components, to_patches
+from emoji_world.latents import (
+    CHANNELS,
+    PATCH,
+    WHITENING,
+    PatchComponents,
+    fit_components,
+    to_patches,
+)
 
 
 def test_a_patch_holds_its_pixels_colour_by_colour_row_by_row() -> None:
@@ -24,6 +31,17 @@ def test_latents_have_no_mean_and_unit_variance_over_all_channels(
     variances = per_channel.var(0)
     torch.testing.assert_close(variances.mean(), torch.tensor(1.0), atol=1e-3, rtol=0)
     assert (variances.diff() < 0).all(), "the leading components are the large ones"
+
+
+def test_whitening_brings_the_scales_of_the_components_half_way_together(
+    pictures: PictureDataset, components: PatchComponents
+) -> None:
+    pixels = pictures.images(np.arange(len(pictures)))
+    patches = to_patches(pixels).movedim(1, -1).flatten(0, 2).numpy()
+    own = np.linalg.svd(np.cov(patches.T), compute_uv=False)[:CHANNELS]
+    latents = components.encode(pixels).movedim(1, 0).flatten(1).var(1).numpy()
+    expected = own ** (1 - WHITENING)
+    np.testing.assert_allclose(latents / latents[0], expected / expected[0], rtol=2e-2)
 
 
 def test_channels_are_uncorrelated(pictures: PictureDataset, components: PatchComponents) -> None:
