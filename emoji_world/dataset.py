@@ -1,7 +1,7 @@
 """The training pictures: drawn once, seeded, kept as plain arrays that are mapped into memory."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import trange
 
-from emoji_world.captions import Caption, all_captions, training_weights
+from emoji_world.captions import Caption, all_captions, shown_instead, training_weights
 from emoji_world.composition import SIZE, Painter
 from emoji_world.icons import IconSet
 from emoji_world.latents import PatchComponents, fit_components
@@ -79,7 +79,9 @@ def draw_training_set(icons: IconSet, count: int, seed: int) -> PictureDataset:
     captions = all_captions()
     rng = np.random.default_rng([seed, 1])
     chosen = rng.choice(len(captions), size=count, p=training_weights(captions))
-    return draw_pictures(icons, [captions[index] for index in chosen], seed)
+    said = tuple(captions[index] for index in chosen)
+    drawn = draw_pictures(icons, shown_instead(said, rng), seed)
+    return replace(drawn, caption_ids=chosen.astype(np.int64))
 
 
 def save_dataset(dataset: PictureDataset, folder: Path) -> None:
