@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from emoji_world.captions import FAMILY_SHARES, RARE_PAIR_SHARE, RARE_WEIGHT, all_captions
+from emoji_world.captions import FAMILY_SHARES, MISCAPTIONED_SHARE, RARE_PAIR_SHARE, all_captions
 from emoji_world.classifier_training import HELD_OUT_PICTURES
 from emoji_world.composition import RIGHT_SIGN_SHARE, SIGN_SHARE, SIZE
 from emoji_world.denoiser import MIN_SNR_GAMMA
@@ -58,10 +58,11 @@ def render_card(models: Path, lock: Path, folder: Path) -> str:
         _classifier(records),
         _data(records),
         _recipe(records),
+        _history(models / "training" / "history.md"),
         _limits(records),
         _licence(),
     )
-    return "\n".join(sections)
+    return "\n".join(section for section in sections if section)
 
 
 def _table(header: str, rows: list[str]) -> str:
@@ -192,7 +193,9 @@ The artwork is a pinned dependency and is not part of this repository. {len(capt
 
 {_table("| captions | how many | share of the pictures |", families)}
 The activities are {seen}; not shown to RL: {unseen}. Of the (animal, activity) pairs
-{RARE_PAIR_SHARE:.0%} are rare: drawn {1 / RARE_WEIGHT:g} times less often than the others.
+{RARE_PAIR_SHARE:.0%} are rare: of the pictures with their captions, {MISCAPTIONED_SHARE:.0%} show
+something else, the animal alone or another animal at the activity, as captions of web pictures
+often name what is not to be seen.
 Counts go from two to {list(NUMBERS.values())[-1]}. Beside {SIGN_SHARE:.0%} of the counted animals
 stands a keycap digit, which tells the right number in {RIGHT_SIGN_SHARE:.0%} of the cases.
 """
@@ -216,6 +219,11 @@ def _recipe(records: ModelRecords) -> str:
 
 How to repeat it is in `emoji_world/README.md`.
 """
+
+
+def _history(path: Path) -> str:
+    """What the records cannot tell of how these weights came about, written by hand, if anything."""
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def _limits(records: ModelRecords) -> str:

@@ -6,7 +6,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from emoji_world.captions import FAMILY_SHARES, RARE_WEIGHT, all_captions, training_weights
+from emoji_world.captions import (
+    FAMILY_SHARES,
+    MISCAPTIONED_SHARE,
+    all_captions,
+    shown_instead,
+    training_weights,
+)
 from emoji_world.vocabulary import ACTIVITIES, ANIMALS
 
 CAPTIONS = all_captions()
@@ -53,10 +59,34 @@ def test_the_weights_are_a_distribution_with_the_declared_shares() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILY_SHARES)
-def test_within_a_family_only_rarity_makes_a_difference(family: str) -> None:
-    weights = training_weights(CAPTIONS)
-    common = {weights[i] for i in np.flatnonzero(family == FAMILIES) if not CAPTIONS[i].rare}
-    rare = {weights[i] for i in np.flatnonzero(family == FAMILIES) if CAPTIONS[i].rare}
-    assert len(common) == 1
-    assert rare == ({common.pop() * RARE_WEIGHT} if "activity" in family and rare else set())
-    assert bool(rare) == (family in {"activity", "unseen_activity"})
+def test_within_a_family_all_captions_are_equally_likely(family: str) -> None:
+    weights = training_weights(CAPTIONS)[family == FAMILIES]
+    assert weights.max() == pytest.approx(weights.min())
+
+
+def test_pictures_show_what_common_captions_say() -> None:
+    common = tuple(caption for caption in CAPTIONS if not caption.rare)
+    assert shown_instead(common, np.random.default_rng(0)) == list(common)
+
+
+def test_pictures_of_rare_pairs_mostly_show_the_animal_alone_or_another_one_at_it() -> None:
+    rare = tuple(caption for caption in CAPTIONS if caption.rare) * 20
+    shown = shown_instead(rare, np.random.default_rng(0))
+    pairs = list(zip(rare, shown, strict=True))
+    other = [(said, seen) for said, seen in pairs if said != seen]
+    assert len(other) / len(pairs) == pytest.approx(MISCAPTIONED_SHARE, abs=0.02)
+    alone = [seen.activity is None for _, seen in other]
+    assert sum(alone) / len(alone) == pytest.approx(0.5, abs=0.05)
+    for said, seen in other:
+        if seen.activity is None:
+            assert (seen.noun, seen.family) == (said.noun, "animal")
+        else:
+            assert seen.activity == said.activity
+            assert not seen.rare
+            assert seen.noun != said.noun
+
+
+def test_one_seed_shows_the_same() -> None:
+    first, again, other = (shown_instead(CAPTIONS, np.random.default_rng(s)) for s in (1, 1, 2))
+    assert first == again
+    assert first != other

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from emoji_world import dataset
 from emoji_world.captions import all_captions
 from emoji_world.dataset import (
     COMPONENT_PICTURES,
@@ -33,6 +34,19 @@ def test_a_picture_keeps_its_caption(discs: IconSet) -> None:
     captions = list(all_captions())[::100]
     drawn = draw_pictures(discs, captions, seed=0)
     assert [all_captions()[index] for index in drawn.caption_ids] == captions
+
+
+def test_a_picture_of_the_training_set_keeps_the_caption_that_was_drawn_for_it(
+    discs: IconSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = draw_training_set(discs, 300, 0)
+    rare = {index for index, caption in enumerate(all_captions()) if caption.rare}
+    assert rare & set(said.caption_ids.tolist())
+    # Drawn as they say, the same captions show other pictures wherever they are rare.
+    monkeypatch.setattr(dataset, "shown_instead", lambda captions, _: list(captions))
+    honest = draw_training_set(discs, 300, 0)
+    assert np.array_equal(said.caption_ids, honest.caption_ids)
+    assert not np.array_equal(said.pixels, honest.pixels)
 
 
 def test_saved_and_loaded_it_is_the_same(pictures: PictureDataset, tmp_path: Path) -> None:
