@@ -222,7 +222,7 @@ How to repeat it is in `emoji_world/README.md`.
 
 
 def _history(path: Path) -> str:
-    """What the records cannot tell of how these weights came about, written by hand, if anything."""
+    """What no record tells of how these weights came about, written by hand; may be empty."""
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
