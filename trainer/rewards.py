@@ -11,6 +11,7 @@ What can go wrong, and what is done about it:
 
 import math
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
@@ -54,9 +55,10 @@ class _Request:
     rows: list[int]  # where the scores belong in the epoch
     images: Images
     prompts: list[str]
+    key: str  # Idempotency-Key
     future: Future[ScoreResponse]
     sent_at: float
-    tries: int = 1
+    tries: int
 
 
 @dataclass
@@ -157,9 +159,7 @@ class RewardServices:
         sent = images[[row - start for row in rows]]
         words = [prompts[row - start] for row in rows]
         for source in self._sources:
-            future = self._submit(source, sent, words)
-            request = _Request(source, rows, sent, words, future, time.monotonic())
-            pending.requests.append(request)
+            pending.requests.append(self._request(source, rows, sent, words))
 
     def collect(self, pending: Pending, check: Callable[[], None]) -> Scores:
         """Wait for every score of an epoch.
@@ -200,22 +200,34 @@ class RewardServices:
         wait_s = time.monotonic() - began
         return Scores(by_reward, valid, +faults, example, wait_s, scoring_s)
 
+    def _request(
+        self,
+        source: RewardSource,
+        rows: list[int],
+        images: Images,
+        prompts: list[str],
+        tries: int = 1,
+    ) -> _Request:
+        """Send pictures, under a key of their own that every sending after an outage repeats."""
+        key = uuid.uuid4().hex
+        future = self._submit(source, images, prompts, key)
+        return _Request(source, rows, images, prompts, key, future, time.monotonic(), tries)
+
     def _submit(
-        self, source: RewardSource, images: Images, prompts: list[str]
+        self, source: RewardSource, images: Images, prompts: list[str], key: str
     ) -> Future[ScoreResponse]:
         away = time.monotonic() - self._away_since.get(source.name, math.inf)
         left = max(_POLL_S, self._max_outage_s - max(away, 0.0))
-        client = self._clients[source.name]
-        return client.submit(images, prompts, deadline_s=min(self._deadline_s, left))
+        return self._clients[source.name].submit(
+            images, prompts, idempotency_key=key, deadline_s=min(self._deadline_s, left)
+        )
 
     def _repeat(self, request: _Request, local: Sequence[int]) -> _Request:
         """Some pictures of a request once more."""
         rows = [request.rows[i] for i in local]
         images = request.images[list(local)]
         prompts = [request.prompts[i] for i in local]
-        future = self._submit(request.source, images, prompts)
-        now = time.monotonic()
-        return _Request(request.source, rows, images, prompts, future, now, request.tries + 1)
+        return self._request(request.source, rows, images, prompts, request.tries + 1)
 
     @staticmethod
     def _may_retry(request: _Request, fault: ItemFault) -> bool:
@@ -266,7 +278,7 @@ class RewardServices:
         while time.monotonic() < resume_at:
             check()
             time.sleep(_POLL_S)
-        request.future = self._submit(source, request.images, request.prompts)
+        request.future = self._submit(source, request.images, request.prompts, request.key)
 
     def _check_identity(self, source: RewardSource, identity: Identity) -> None:
         pinned = self.identities[source.name]

@@ -4,9 +4,11 @@ import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -234,3 +236,54 @@ def test_a_service_may_ask_for_a_key(
         services.submit(pending, pictures(1), ["p"], [True])
         with pytest.raises(RunStopped, match=r"service jpeg at .* refused to score: .*API key"):
             services.collect(pending, go_on)
+
+
+class FailingOnce(ThreadingHTTPServer):
+    """Stands before a real service; its first scores are lost, which only the caller notices."""
+
+    daemon_threads = True
+
+    def __init__(self, behind: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Forward)
+        self.behind, self.keys = behind, list[str]()
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class _Forward(BaseHTTPRequestHandler):
+    server: FailingOnce
+
+    def _forward(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        headers = {name: value for name, value in self.headers.items() if name != "Host"}
+        answer = httpx.request(
+            self.command, self.server.behind + self.path, content=body, headers=headers
+        )
+        status = answer.status_code
+        if self.path == "/score":
+            self.server.keys.append(self.headers["Idempotency-Key"])
+            status = status if len(self.server.keys) > 1 else 503
+        self.send_response(status)
+        if status == 503:  # further away than the deadline: the client gives up at once
+            self.send_header("Retry-After", "60")
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer.content)))
+        self.end_headers()
+        self.wfile.write(answer.content)
+
+    do_GET = do_POST = _forward
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the parent's name
+        """Say nothing."""
+
+
+def test_what_is_sent_again_after_an_outage_keeps_its_key(service: "ServiceProcess") -> None:
+    images, pending = pictures(2), Pending()
+    with FailingOnce(service.url) as front:
+        threading.Thread(target=front.serve_forever, daemon=True).start()
+        with connected(front.url, max_outage_s=5.0) as services:
+            services.submit(pending, images, ["p"] * 2, [True] * 2)
+            scores = services.collect(pending, go_on)
+        front.shutdown()
+    assert scores.by_reward["jpeg"].tolist() == [jpeg_reward(image) for image in images]
+    assert len(front.keys) == 2
+    assert front.keys[0] == front.keys[1] is not None
