@@ -7,13 +7,14 @@ from reward_services import openapi
 from reward_services.edge import Edge
 from reward_services.job_queue import JobQueue
 from reward_services.metrics import Metrics
+from reward_services.page import add_page
 from reward_services.readiness import Phase, Readiness
 from reward_services.score_route import ScoreRoute
 from reward_services.settings import ServiceSettings
 from shared.errors import MethodNotAllowed, NotFound, RequestError
 from shared.schema import ScoreResponse, ServiceInfo
 
-ROUTES = ("/score", "/info", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json")
+ROUTES = ("/", "/score", "/info", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json")
 
 
 def create_app(
@@ -35,7 +36,7 @@ def create_app(
     """
     metrics = metrics or Metrics(info.name)
     readiness = readiness or Readiness(Phase.READY)
-    app = FastAPI(title=f"Reward: {info.name}", version=info.version, redoc_url=None)
+    app = FastAPI(title=f"Reward: {info.name}", version=info.version, docs_url=None, redoc_url=None)
     app.add_middleware(
         Edge,
         metrics=metrics,
@@ -55,6 +56,7 @@ def create_app(
         },
         openapi_extra=openapi.SCORE,
     )
+    add_page(app)
     _add_facts(app, info)
     _add_health(app, queue, metrics, readiness)
     return app

@@ -16,11 +16,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reward_services.metrics import Metrics
+from reward_services.page import FILES
 from shared.errors import InternalError, RewardError, Unauthorized
 from shared.schema import REQUEST_ID, ErrorBody
 
-PUBLIC_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
-QUIET_PATHS = PUBLIC_PATHS
+QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
+PUBLIC_PATHS = QUIET_PATHS | frozenset(FILES)
 LONGEST_REQUEST_ID = 128
 
 log = structlog.get_logger("reward_services.requests")

@@ -1,0 +1,226 @@
+// The page at /: choose a picture, ask for its score, show what came back.
+
+import { apiKey, call, Fault } from "./service.js";
+import { element, message, result, shownScore } from "./result.js";
+
+const KEPT = 8; // earlier scores that stay on the page
+const LOOK_AGAIN_MS = 2000; // while the service is loading or away
+const at = Object.fromEntries([...document.querySelectorAll("[id]")].map((each) => [each.id, each]));
+
+let info = null;
+let picture = null; // { file, url }
+let underway = null; // AbortController of the request in flight
+
+// What the service says about itself
+
+async function lookAtService() {
+  await Promise.all([showPhase(), loadInfo()]);
+}
+
+async function showPhase() {
+  let phase = "away";
+  let words = "not answering";
+  try {
+    await call("readyz");
+    [phase, words] = ["ready", "ready"];
+  } catch (fault) {
+    if (fault.status === 503) [phase, words] = ["waiting", { draining: "shutting down", not_ready: "loading" }[fault.code] ?? "not ready"];
+  }
+  at.phase.dataset.phase = phase;
+  at.phase.textContent = words;
+  if (phase !== "ready") setTimeout(lookAtService, LOOK_AGAIN_MS);
+}
+
+async function loadInfo() {
+  if (info) return;
+  try {
+    info = await (await call("info")).json();
+  } catch (fault) {
+    if (fault.status === 401) askForKey(fault);
+    return;
+  }
+  document.title = `${info.name} · reward service`;
+  at.name.textContent = info.name;
+  at.meaning.textContent = `Gives a picture a score in ${info.units}; ${better(info.direction)}.`;
+  at["prompt-optional"].hidden = info.needs_prompt;
+  at["file-hint"].textContent = `PNG, JPEG or WebP, up to ${bytes(info.limits.max_body_bytes)}`;
+  at.facts.replaceChildren(...facts().flatMap(([name, value]) => [element("dt", name), element("dd", value)]));
+  at.about.hidden = false;
+}
+
+const better = (direction) => (direction === "maximize" ? "higher is better" : "lower is better");
+
+function facts() {
+  const [low, high] = info.range;
+  return [
+    ["Name", info.name],
+    ["Version", info.version],
+    ["Units", info.units],
+    ["Direction", better(info.direction)],
+    ["Range", low === null && high === null ? "no bounds" : `${low ?? "−∞"} to ${high ?? "∞"}`],
+    ["Needs a prompt", info.needs_prompt ? "yes" : "no"],
+    ["Pictures per batch", String(info.max_batch_size)],
+    ["Pictures per request", `up to ${info.limits.max_items}`],
+    ["Request size", `up to ${bytes(info.limits.max_body_bytes)}`],
+    ["Picture size", `up to ${(info.limits.max_pixels / 1e6).toPrecision(3)} megapixels`],
+  ];
+}
+
+function askForKey(fault) {
+  at.name.textContent = "Reward service";
+  at["key-field"].hidden = false;
+  complain(apiKey.get() ? fault : new Fault("This service needs an API key."));
+  at.key.focus();
+}
+
+function bytes(count) {
+  const units = ["bytes", "kB", "MB", "GB"];
+  const power = Math.min(3, Math.max(0, Math.floor(Math.log10(count || 1) / 3)));
+  return `${Number((count / 1000 ** power).toPrecision(3))} ${units[power]}`;
+}
+
+// The picture
+
+function choose(file) {
+  if (!file) return;
+  if (picture && !picture.kept) URL.revokeObjectURL(picture.url);
+  picture = { file, url: URL.createObjectURL(file), kept: false };
+  const facts = [file.name, bytes(file.size)];
+  const show = () => (at["file-hint"].textContent = facts.join(" · "));
+  at.preview.onload = () => {
+    facts.push(`${at.preview.naturalWidth} × ${at.preview.naturalHeight}`);
+    showPreview(true);
+    show();
+  };
+  at.preview.onerror = () => showPreview(false);
+  at.preview.alt = `Chosen picture: ${file.name}`;
+  at.preview.src = picture.url;
+  show();
+  complain(null);
+}
+
+function showPreview(visible) {
+  at.preview.hidden = !visible;
+  at.invitation.hidden = visible;
+  at.drop.toggleAttribute("data-full", visible);
+}
+
+// One request
+
+async function ask() {
+  const fault = missing();
+  if (fault) return complain(fault);
+  complain(null);
+  const started = { picture, prompt: at.prompt.value.trim() };
+  const form = new FormData();
+  form.append("images", started.picture.file);
+  if (started.prompt || info?.needs_prompt) form.append("prompts", started.prompt);
+  underway = new AbortController();
+  busy(true);
+  const from = performance.now();
+  try {
+    const answer = await call("score", { method: "POST", body: form, signal: underway.signal });
+    const body = await answer.json();
+    const timing = answer.headers.get("Server-Timing") ?? "";
+    show(started, body, timing, performance.now() - from);
+  } catch (error) {
+    at.result.replaceChildren(element("p", error.name === "AbortError" ? "Cancelled." : "No score.", "empty"));
+    if (error.name !== "AbortError") refuse(error);
+  } finally {
+    underway = null;
+    busy(false);
+  }
+}
+
+function missing() {
+  if (!at["key-field"].hidden && !at.key.value.trim()) return focused(at.key, "Enter the API key first.");
+  if (!picture) return focused(at.file, "Choose a picture first.");
+  if (info && picture.file.size > info.limits.max_body_bytes)
+    return focused(at.file, `The picture has ${bytes(picture.file.size)}, at most ${bytes(info.limits.max_body_bytes)} are taken.`);
+  if (info?.needs_prompt && !at.prompt.value.trim()) return focused(at.prompt, "This reward needs a prompt: say what the picture should show.");
+  return null;
+}
+
+function focused(field, words) {
+  field.focus();
+  return new Fault(words);
+}
+
+function refuse(fault) {
+  if (fault.status === 401) askForKey(fault);
+  else complain(fault);
+  if (!fault.status || fault.status === 503) showPhase();
+}
+
+function busy(is) {
+  at.submit.setAttribute("aria-disabled", String(is));
+  at.submit.textContent = is ? "Scoring…" : "Score";
+  at.cancel.hidden = !is;
+  if (is) {
+    at.news.textContent = "Scoring.";
+    at.result.replaceChildren(element("p", "Scoring…", "busy"));
+  }
+}
+
+function complain(fault) {
+  at.complaint.replaceChildren(...(fault ? [message(fault)] : []));
+  if (fault) at.news.textContent = "";
+}
+
+function show({ picture: of, prompt }, body, timing, elapsedMs) {
+  const [one] = body.results;
+  const shell = `curl -F images=@${quoted(of.file.name)}${prompt ? ` -F prompts=${quoted(prompt)}` : ""}` +
+    `${apiKey.get() ? ' -H "Authorization: Bearer $REWARD_API_KEY"' : ""} ${new URL("score", location.href)}`;
+  at.result.replaceChildren(...result(body, info, timing, elapsedMs, shell));
+  at.news.textContent = one.error
+    ? `No score: ${one.error.message}`
+    : `Score ${shownScore(one.score)} ${body.units}, ${better(body.direction)}.`;
+  remember(of, prompt, one, body.units);
+}
+
+const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+
+function remember(of, prompt, one, units) {
+  of.kept = true;
+  const image = element("img");
+  Object.assign(image, { src: of.url, alt: "" });
+  const words = element("div");
+  words.append(
+    element("b", one.error ? "No score" : `${shownScore(one.score)} ${units}`),
+    element("p", prompt || of.file.name),
+  );
+  const entry = element("li");
+  entry.append(image, words);
+  at.history.prepend(entry);
+  while (at.history.children.length > KEPT) at.history.lastChild.remove();
+  at.earlier.hidden = at.history.children.length < 2;
+}
+
+// Events
+
+at.form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (!underway) ask();
+});
+at.cancel.addEventListener("click", () => underway?.abort());
+at.file.addEventListener("change", () => choose(at.file.files[0]));
+at.prompt.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  at.form.requestSubmit();
+});
+at.key.addEventListener("change", () => {
+  apiKey.set(at.key.value);
+  complain(null);
+  lookAtService();
+});
+document.addEventListener("paste", (event) => choose(event.clipboardData.files[0]));
+for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
+  document.addEventListener(kind, (event) => {
+    event.preventDefault(); // a picture dropped beside the field would replace the page
+    at.drop.toggleAttribute("data-over", kind === "dragenter" || kind === "dragover");
+    if (kind === "drop") choose(event.dataTransfer.files[0]);
+  });
+}
+at.key.value = apiKey.get();
+lookAtService();
