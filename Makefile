@@ -22,7 +22,9 @@ fmt: $(READY) ## format the code and fix what ruff can fix
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 bench: $(READY) ## run the benchmarks and print their ratios
-	@for file in benchmarks/*.py; do echo "== $$file" && $(BIN)/python "$$file" || exit 1; done
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev,bench]'
+	@for file in benchmarks/*.py; do \
+		name=benchmarks.$$(basename $$file .py) && echo "== $$name" && $(BIN)/python -m $$name || exit 1; done
 
 docs: $(READY) ## write the generated parts of the docs anew (settings, options, metrics)
 	$(BIN)/python scripts/generate_docs.py

@@ -1,140 +1,62 @@
-"""What the network costs: 64 pictures of 512×512 over HTTP against the same scorer in process.
+"""What the way to a scorer costs: 64 pictures of 512×512, in process and over HTTP.
 
-Both run on all cores of this machine, in turn, round by round, so that other load falls on both;
-over HTTP the client and the server share these cores. Ratios of medians are what to compare.
+All ways run on all cores of this machine, in turns, round by round, so that other load falls on
+all; clients and servers share these cores. Ratios of medians are what to compare.
 
-    python benchmarks/reward_path.py [--rounds 15] [--side 512] [--items 64]
+    python -m benchmarks.reward_path [--rounds 15] [--side 512] [--items 64]
 """
 
 import argparse
 import asyncio
-import json
 import os
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.measuring.pictures import pictures
+from benchmarks.measuring.processes import reward_service
+from benchmarks.measuring.rounds import Measured, Way, in_turns
+from benchmarks.measuring.tables import print_cpu, print_throughput, verdict
 from reward_services.loading import load_scorer
-from reward_services.scorer import Scored, ScoreItem, Scorer, run_scorer
+from reward_services.scorer import Scored, ScoreItem, run_scorer
 from shared.client import RewardClient
 
 REWARD = "jpeg_compressibility"
-GOAL = 0.45
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+BASE = "in process"
+GOALS = {"memory://": 0.5}
 
-
-@dataclass
-class Lane:
-    """What was measured for one way of scoring: seconds per round, and CPU seconds in all."""
-
-    seconds: list[float] = field(default_factory=list)
-    here: float = 0.0
-    there: float = 0.0
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
-
-
-def pictures(count: int, side: int) -> NDArray[np.uint8]:
-    """Smooth noise with grain, so that the JPEG has something to do; uint8 [N,H,W,3]."""
-    rng = np.random.default_rng(0)
-    coarse = rng.uniform(0, 255, (count, side // 16, side // 16, 3))
-    smooth = coarse.repeat(16, axis=1).repeat(16, axis=2)
-    grain = rng.normal(0, 4, smooth.shape)
-    return np.clip(smooth + grain, 0, 255).astype(np.uint8)
-
-
-@contextmanager
-def service() -> Iterator[tuple[str, int]]:
-    """A real server in its own process; gives its URL and process id."""
-    command = [sys.executable, "-m", "reward_services", "serve", REWARD, "--port", "0"]
-    root = Path(__file__).parent.parent
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=root) as process:
-        assert process.stderr is not None
-        try:
-            yield _ready_url(process.stderr), process.pid
-        finally:
-            process.terminate()
-            process.stderr.read()
-
-
-def _ready_url(log: Iterable[str]) -> str:
-    seen = []
-    for line in log:
-        seen.append(line)
-        entry = json.loads(line) if line.startswith("{") else {}
-        if entry.get("event") == "ready":
-            return str(entry["url"])
-    raise SystemExit("the service did not start:\n" + "".join(seen))
-
-
-def cpu_of(pid: int) -> float:
-    """CPU seconds of another process, user and system."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
-
-
-Call = Callable[[], Awaitable[list[float | None]]]
+Stages = Mapping[str, Sequence[int]]
 
 
 async def measure(
-    url: str, pid: int, scorer: Scorer, images: NDArray[np.uint8], rounds: int
-) -> dict[str, Lane]:
-    """Alternate between both ways; the first round of each warms up and does not count."""
+    services: Mapping[str, tuple[str, Stages]], images: NDArray[np.uint8], rounds: int
+) -> dict[str, Measured]:
+    """Score in process and through every service; `services` has their URLs and processes."""
+    scorer = load_scorer(REWARD)
     items = [ScoreItem(image) for image in images]
-    async with RewardClient(url) as client:
 
-        async def over_http() -> list[float | None]:
+    async def in_process() -> list[float | None]:
+        outcomes = run_scorer(scorer, items)
+        return [one.score if isinstance(one, Scored) else None for one in outcomes]
+
+    expected = await in_process()
+
+    def way(name: str, client: RewardClient, stages: Stages) -> Way:
+        async def call() -> None:
             response = await client.score(images, [""] * len(images))
-            return [result.score for result in response.results]
+            if [result.score for result in response.results] != expected:
+                raise SystemExit(f"{name} changed the scores")
 
-        async def in_process() -> list[float | None]:
-            outcomes = run_scorer(scorer, items)
-            return [one.score if isinstance(one, Scored) else None for one in outcomes]
+        return Way(name, call, stages)
 
-        calls: dict[str, Call] = {"in process": in_process, "HTTP": over_http}
-        if await in_process() != await over_http():
-            raise SystemExit("HTTP changed the scores")
-        lanes = {name: Lane() for name in calls}
-        for _ in range(rounds):
-            for name, call in calls.items():
-                await _timed(call, lanes[name], pid)
-    return lanes
-
-
-async def _timed(call: Call, lane: Lane, pid: int) -> None:
-    wall, here, there = time.perf_counter(), time.process_time(), cpu_of(pid)
-    await call()
-    lane.seconds.append(time.perf_counter() - wall)
-    lane.here += time.process_time() - here
-    lane.there += cpu_of(pid) - there
-
-
-def report(lanes: dict[str, Lane], items: int, side: int, rounds: int) -> float:
-    """Print the table; returns the ratio of the throughputs."""
-    local, remote = lanes["in process"], lanes["HTTP"]
-    ratio = local.median / remote.median
-    per_item = 1000 / (items * rounds)
-    scorer = local.here * per_item
-    client, server = remote.here * per_item, remote.there * per_item - scorer
-    print(f"{items} pictures of {side}×{side}, {rounds} rounds, {os.cpu_count()} cores")
-    for name, lane in lanes.items():
-        print(f"  {name:<10}  {items / lane.median:8.0f} images/s (median)")
-    print(f"  HTTP / in process: {ratio:.2f} (goal {GOAL})")
-    print(
-        f"  CPU ms per image: scorer {scorer:.2f}; on top {client + server:.2f} "
-        f"= client {client:.2f} + server {server:.2f}"
-    )
-    return ratio
+    async with AsyncExitStack() as stack:
+        ways = [
+            way(name, await stack.enter_async_context(RewardClient(url)), stages)
+            for name, (url, stages) in services.items()
+        ]
+        return await in_turns([Way(BASE, in_process), *ways], rounds)
 
 
 def main() -> None:
@@ -144,10 +66,17 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=64)
     options = parser.parse_args()
     images = pictures(options.items, options.side)
-    scorer = load_scorer(REWARD)
-    with service() as (url, pid):
-        lanes = asyncio.run(measure(url, pid, scorer, images, options.rounds))
-    report(lanes, options.items, options.side, options.rounds)
+    with reward_service(REWARD) as memory:
+        services = {"memory://": (memory.url, {"service": [memory.pid]})}
+        measured = asyncio.run(measure(services, images, options.rounds))
+    print(
+        f"{options.items} pictures of {options.side}×{options.side}, {options.rounds} rounds, "
+        f"{os.cpu_count()} cores"
+    )
+    print_throughput(measured, options.items, BASE)
+    print_cpu(measured, options.items, BASE)
+    for name, goal in GOALS.items():
+        print(verdict(name, measured[BASE].median / measured[name].median, goal))
 
 
 if __name__ == "__main__":

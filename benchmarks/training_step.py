@@ -6,7 +6,7 @@ Three ways to compute the same gradient take turns in one process:
 - loop: the same loop with scaled-dot-product attention;
 - pairs: micro-batches of (sample, timestep) pairs, with scaled-dot-product attention.
 
-    python benchmarks/training_step.py [--model FOLDER] [--train lora|full] [--threads 1]
+    python -m benchmarks.training_step [--model FOLDER] [--train lora|full] [--threads 1]
 
 Without --model: two models with random weights, one of the shape of emoji_world's and a narrow
 one of Stable Diffusion's. Medians; the times depend on the machine, the ratios much less.
