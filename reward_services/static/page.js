@@ -10,6 +10,8 @@ const at = Object.fromEntries([...document.querySelectorAll("[id]")].map((each) 
 let info = null;
 let picture = null; // { file, url }
 let underway = null; // AbortController of the request in flight
+let next = 0; // timer of the next look at the service
+let clock = 0; // timer that shows how long the request has taken
 
 // What the service says about itself
 
@@ -28,7 +30,8 @@ async function showPhase() {
   }
   at.phase.dataset.phase = phase;
   at.phase.textContent = words;
-  if (phase !== "ready") setTimeout(lookAtService, LOOK_AGAIN_MS);
+  clearTimeout(next);
+  if (phase !== "ready") next = setTimeout(lookAtService, LOOK_AGAIN_MS);
 }
 
 async function loadInfo() {
@@ -36,40 +39,44 @@ async function loadInfo() {
   try {
     info = await (await call("info")).json();
   } catch (fault) {
-    if (fault.status === 401) askForKey(fault);
+    if (fault.status === 401) askForKey();
     return;
   }
   document.title = `${info.name} · reward service`;
   at.name.textContent = info.name;
-  at.meaning.textContent = `Gives a picture a score in ${info.units}; ${better(info.direction)}.`;
+  const units = info.units === "score" ? "" : ` in ${info.units}`;
+  at.meaning.textContent = `Gives a picture a score${units}; ${better(info.direction)}.`;
   at["prompt-optional"].hidden = info.needs_prompt;
   at["file-hint"].textContent = `PNG, JPEG or WebP, up to ${bytes(info.limits.max_body_bytes)}`;
-  at.facts.replaceChildren(...facts().flatMap(([name, value]) => [element("dt", name), element("dd", value)]));
+  at.facts.replaceChildren(...facts().map(([name, value]) => element("div", [element("dt", name), element("dd", value)])));
   at.about.hidden = false;
 }
 
 const better = (direction) => (direction === "maximize" ? "higher is better" : "lower is better");
 
+/** Another version answered than the one that was described: the service was started anew. */
+async function renewInfo() {
+  info = null;
+  await loadInfo();
+}
+
 function facts() {
   const [low, high] = info.range;
   return [
-    ["Name", info.name],
     ["Version", info.version],
     ["Units", info.units],
     ["Direction", better(info.direction)],
     ["Range", low === null && high === null ? "no bounds" : `${low ?? "−∞"} to ${high ?? "∞"}`],
     ["Needs a prompt", info.needs_prompt ? "yes" : "no"],
     ["Pictures per batch", String(info.max_batch_size)],
-    ["Pictures per request", `up to ${info.limits.max_items}`],
-    ["Request size", `up to ${bytes(info.limits.max_body_bytes)}`],
+    ["One request", `up to ${info.limits.max_items} pictures, ${bytes(info.limits.max_body_bytes)}`],
     ["Picture size", `up to ${(info.limits.max_pixels / 1e6).toPrecision(3)} megapixels`],
   ];
 }
 
-function askForKey(fault) {
-  at.name.textContent = "Reward service";
+function askForKey() {
   at["key-field"].hidden = false;
-  complain(apiKey.get() ? fault : new Fault("This service needs an API key."));
+  complain(apiKey.get() ? new Fault("The service does not know this API key.", { status: 401 }) : null);
   at.key.focus();
 }
 
@@ -89,6 +96,7 @@ function choose(file) {
   const show = () => (at["file-hint"].textContent = facts.join(" · "));
   at.preview.onload = () => {
     facts.push(`${at.preview.naturalWidth} × ${at.preview.naturalHeight}`);
+    at.preview.toggleAttribute("data-small", at.preview.naturalHeight < 200);
     showPreview(true);
     show();
   };
@@ -121,8 +129,9 @@ async function ask() {
   try {
     const answer = await call("score", { method: "POST", body: form, signal: underway.signal });
     const body = await answer.json();
-    const timing = answer.headers.get("Server-Timing") ?? "";
-    show(started, body, timing, performance.now() - from);
+    const elapsedMs = performance.now() - from;
+    if (body.version !== info?.version) await renewInfo();
+    show(started, body, answer.headers.get("Server-Timing") ?? "", elapsedMs);
   } catch (error) {
     at.result.replaceChildren(element("p", error.name === "AbortError" ? "Cancelled." : "No score.", "empty"));
     if (error.name !== "AbortError") refuse(error);
@@ -147,7 +156,7 @@ function focused(field, words) {
 }
 
 function refuse(fault) {
-  if (fault.status === 401) askForKey(fault);
+  if (fault.status === 401) askForKey();
   else complain(fault);
   if (!fault.status || fault.status === 503) showPhase();
 }
@@ -158,7 +167,12 @@ function busy(is) {
   at.cancel.hidden = !is;
   if (is) {
     at.news.textContent = "Scoring.";
-    at.result.replaceChildren(element("p", "Scoring…", "busy"));
+    const words = element("p", "Scoring…", "busy");
+    at.result.replaceChildren(words);
+    let seconds = 0;
+    clock = setInterval(() => (words.textContent = `Scoring… ${++seconds} s`), 1000);
+  } else {
+    clearInterval(clock);
   }
 }
 
@@ -176,22 +190,21 @@ function show({ picture: of, prompt }, body, timing, elapsedMs) {
     ? `No score: ${one.error.message}`
     : `Score ${shownScore(one.score)} ${body.units}, ${better(body.direction)}.`;
   remember(of, prompt, one, body.units);
+  if (at.result.getBoundingClientRect().top > innerHeight * 0.8) at.result.scrollIntoView();
 }
 
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 function remember(of, prompt, one, units) {
   of.kept = true;
-  const image = element("img");
+  const image = element("img", "", "thumb");
+  image.addEventListener("error", () => image.replaceWith(element("span", "", "thumb")));
   Object.assign(image, { src: of.url, alt: "" });
-  const words = element("div");
-  words.append(
+  const words = element("div", [
     element("b", one.error ? "No score" : `${shownScore(one.score)} ${units}`),
     element("p", prompt || of.file.name),
-  );
-  const entry = element("li");
-  entry.append(image, words);
-  at.history.prepend(entry);
+  ]);
+  at.history.prepend(element("li", [image, words]));
   while (at.history.children.length > KEPT) at.history.lastChild.remove();
   at.earlier.hidden = at.history.children.length < 2;
 }
@@ -214,6 +227,12 @@ at.key.addEventListener("change", () => {
   complain(null);
   lookAtService();
 });
+at.key.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter") return;
+  event.preventDefault(); // take the key, do not score yet
+  at.file.focus();
+});
+document.addEventListener("visibilitychange", () => document.hidden || lookAtService());
 document.addEventListener("paste", (event) => choose(event.clipboardData.files[0]));
 for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
@@ -222,5 +241,6 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
     if (kind === "drop") choose(event.dataTransfer.files[0]);
   });
 }
+at.name.textContent = location.host;
 at.key.value = apiKey.get();
 lookAtService();

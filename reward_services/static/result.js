@@ -10,10 +10,10 @@ const STAGES = {
   network: "Network and browser",
 };
 
-/** A new element with text and classes. Text only: nothing that was sent is ever read as HTML. */
-export function element(name, text = "", classes = "") {
+/** A new element with text or children. Nothing that was sent is ever read as HTML. */
+export function element(name, content = "", classes = "") {
   const made = document.createElement(name);
-  if (text !== "") made.textContent = text;
+  made.append(...[content].flat());
   if (classes) made.className = classes;
   return made;
 }
@@ -23,8 +23,7 @@ export const shownScore = (score) => String(Number(score.toPrecision(6))).replac
 
 /** A fault in a box: the sentence, then what the service calls it. */
 export function message(fault) {
-  const box = element("div", "", "fault");
-  box.append(element("p", fault.message));
+  const box = element("div", element("p", sentence(fault.message)), "fault");
   const facts = [
     fault.status ? `HTTP ${fault.status}` : "",
     fault.code,
@@ -35,68 +34,67 @@ export function message(fault) {
   return box;
 }
 
+function sentence(text) {
+  const whole = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.?!]$/.test(whole) ? whole : `${whole}.`;
+}
+
 /** Everything about one answer of `POST /score` with one picture, as a list of elements. */
 export function result(body, info, serverTiming, elapsedMs, shell) {
   const [one] = body.results;
   const parts = one.error ? refused(one.error) : scored(one, body, info);
   parts.push(...timings(stages(serverTiming, elapsedMs), elapsedMs));
-  const command = element("details");
-  command.append(element("summary", "The same from a terminal"), element("pre", shell, "mono"));
-  const trace = element("p", `${body.reward} ${body.version} · request `, "trace");
-  trace.append(element("span", body.request_id, "mono"));
-  return [...parts, command, trace];
+  const command = [element("summary", "The same from a terminal"), element("pre", shell, "mono")];
+  const trace = [`${body.reward} ${body.version} · request `, element("span", body.request_id, "mono")];
+  return [...parts, element("details", command), element("p", trace, "trace")];
 }
 
 function refused(error) {
   return [
-    element("p", "No score", "score"),
-    message({
-      message: error.message + (error.retryable ? " The same picture may be scored later." : ""),
-      code: error.code,
-    }),
+    element("p", "No score", "score none"),
+    message(error),
+    ...(error.retryable ? [element("p", "The same picture may be scored later.", "muted")] : []),
   ];
 }
 
 function scored(one, body, info) {
-  const number = element("p", shownScore(one.score), "score");
-  number.append(" ", element("span", body.units, "units"));
+  const number = element("p", [shownScore(one.score), " ", element("span", body.units, "units")], "score");
   const direction = body.direction === "maximize" ? "Higher is better" : "Lower is better";
   const parts = [number, element("p", direction, "muted")];
   const [low, high] = info?.range ?? [null, null];
   if (low !== null && high !== null && high > low) parts.push(scale(one.score, low, high));
   const rows = Object.entries(one.details);
-  if (String(one.score) !== String(Number(one.score.toPrecision(6)))) rows.unshift(["exact score", one.score]);
+  if (String(one.score) !== String(Number(one.score.toPrecision(6)))) rows.unshift(["score, exact", one.score]);
   if (rows.length) parts.push(element("h2", "Details"), table(rows));
   return parts;
 }
 
 function scale(score, low, high) {
-  const all = element("div", "", "scale");
-  const track = element("div", "", "track");
   const dot = element("span", "", "dot");
   const share = Math.min(1, Math.max(0, (score - low) / (high - low)));
   dot.style.left = `${share * 100}%`;
-  track.append(dot);
+  const track = element("div", dot, "track");
   track.setAttribute("role", "img");
   track.setAttribute("aria-label", `${shownScore(score)} on the range from ${low} to ${high}`);
-  const ends = element("div", "", "ends");
-  ends.append(element("span", String(low)), element("span", String(high)));
-  all.append(track, ends);
-  return all;
+  const ends = element("div", [element("span", String(low)), element("span", String(high))], "ends");
+  return element("div", [track, ends], "scale");
 }
 
 function table(rows) {
-  const body = element("tbody");
-  for (const [name, value] of rows) {
-    const row = element("tr");
-    const head = element("th", name);
-    head.scope = "row";
-    row.append(head, element("td", typeof value === "string" ? value : JSON.stringify(value, null, 1)));
-    body.append(row);
-  }
-  const whole = element("table");
-  whole.append(body);
-  return whole;
+  const lines = rows.map(([name, value]) => row(name, element("td", shownDetail(value))));
+  return element("table", element("tbody", lines));
+}
+
+function row(name, cell) {
+  const head = element("th", name);
+  head.scope = "row";
+  return element("tr", [head, cell]);
+}
+
+function shownDetail(value) {
+  if (typeof value === "string") return value;
+  if (Array.isArray(value) && value.every((each) => typeof each !== "object")) return value.join(", ");
+  return JSON.stringify(value, null, 1);
 }
 
 /** Milliseconds by stage, from `Server-Timing` and what the browser measured. */
@@ -111,9 +109,8 @@ function stages(serverTiming, elapsedMs) {
 function timings(ms, elapsedMs) {
   const bar = element("div", "", "bar");
   bar.setAttribute("aria-hidden", "true"); // the table below says the same
-  const whole = element("table", "", "timings");
-  const body = element("tbody");
-  for (const [stage, label] of Object.entries(STAGES)) {
+  const lines = [];
+  for (const stage of Object.keys({ ...STAGES, ...ms })) {
     if (!(stage in ms)) continue;
     const part = element("span");
     part.dataset.stage = stage;
@@ -121,19 +118,11 @@ function timings(ms, elapsedMs) {
     if (ms[stage] > 0) bar.append(part);
     const swatch = element("span", "", "swatch");
     swatch.dataset.stage = stage;
-    body.append(line("th", [swatch, label], ms[stage]));
+    lines.push(row([swatch, STAGES[stage] ?? stage], time(ms[stage])));
   }
-  const foot = element("tfoot");
-  foot.append(line("th", ["Together"], elapsedMs));
-  whole.append(body, foot);
+  const foot = element("tfoot", row("Together", time(elapsedMs)));
+  const whole = element("table", [element("tbody", lines), foot], "timings");
   return [element("h2", "Where the time went"), bar, whole];
 }
 
-function line(kind, label, ms) {
-  const row = element("tr");
-  const head = element(kind);
-  head.scope = "row";
-  head.append(...label);
-  row.append(head, element("td", `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`, "number"));
-  return row;
-}
+const time = (ms) => element("td", `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`, "number");
