@@ -5,20 +5,22 @@ import contextlib
 import math
 import time
 from collections import OrderedDict, deque
-from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum, auto
+from collections.abc import Callable, Sequence
+from typing import get_args
 
 from reward_services.job_queue import (
     Job,
-    JobLost,
     JobResult,
+    JobState,
+    Lane,
     Lease,
     Payload,
     QueueLimits,
     QueueStats,
     Throughput,
 )
+from reward_services.memory_jobs import JobRecord, Phase, Piece
+from reward_services.memory_lanes import MemoryLanes
 from shared.errors import (
     DeadlineExceeded,
     Draining,
@@ -28,49 +30,26 @@ from shared.errors import (
     RewardError,
 )
 
-# Results kept for repeated requests; the oldest go first.
+# Outcomes kept for repeated requests; the oldest go first.
 MOST_KEPT = 10_000
 
 
-class _State(Enum):
-    WAITING = auto()
-    LEASED = auto()
-    LOADED = auto()
-    FINISHED = auto()
-
-
-@dataclass(slots=True, eq=False)
-class _Record:
-    """A job with what has become of it; `job` goes when it ends, and the pictures with it."""
-
-    id: str
-    size: int
-    job: Job | None
-    keep: bool
-    submitted: float
-    deadline: float
-    finished: asyncio.Future[JobResult]
-    state: _State = _State.WAITING
-    waiters: int = 1
-    deliveries: int = 0
-    worker: str = ""
-    lease_ends: float = 0.0
-
-    def lease(self, now: float) -> Lease:
-        waited_s, remaining_s = now - self.submitted, self.deadline - now
-        return Lease(self.id, self.size, self.worker, self.deliveries, waited_s, remaining_s)
-
-
 class MemoryQueue:
-    """A `JobQueue` for one event loop. Jobs end with the process."""
+    """A `JobQueue` for one event loop. Jobs end with the process.
+
+    Attributes:
+        bury: called with each piece, of one picture, that is given up.
+    """
 
     def __init__(self, limits: QueueLimits | None = None) -> None:
+        self.bury: Callable[[Piece], None] | None = None
         self._limits = limits or QueueLimits()
-        self._records: dict[str, _Record] = {}
-        self._waiting: deque[_Record] = deque()
-        self._leased: dict[str, _Record] = {}
+        self._records: dict[str, JobRecord] = {}
+        self._waiting = MemoryLanes[Piece]()
+        # In the order of their leases; a set would forget it.
+        self._leased: dict[Piece, None] = {}
         self._keys: OrderedDict[str, tuple[str, float]] = OrderedDict()
-        self._kept: deque[tuple[float, _Record]] = deque()
+        self._kept: deque[tuple[float, JobRecord]] = deque()
         self._reserved = 0
         self._redelivered = 0
         self._dead = 0
@@ -109,24 +88,22 @@ class MemoryQueue:
         """See `JobQueue.submit`."""
         self._forget_old_results()
         known = self._records.get(job.id)
-        now = time.monotonic()
-        ends = now + job.timeout_s
-        if known is not None and (known.state is not _State.FINISHED or known.keep):
+        if known is not None and known.joinable:
             self._reserved -= len(job.items)
-            known.waiters += 1
-            known.deadline = max(known.deadline, ends)
+            known.join(job.timeout_s)
             return
-        finished = asyncio.get_running_loop().create_future()
-        record = _Record(job.id, len(job.items), job, job.keep_result, now, ends, finished)
-        # When nobody asks for an error any more, that is no reason for a warning.
-        finished.add_done_callback(lambda future: future.cancelled() or future.exception())
+        record = JobRecord(job)
         self._records[job.id] = record
-        self._waiting.append(record)
-        self._arrival.set()
+        self._wait(record.pieces[0])
+
+    async def submit_past_limit(self, job: Job) -> None:
+        """Queue a job that no room was reserved for."""
+        self._reserved += len(job.items)
+        await self.submit(job)
 
     async def result(self, job_id: str) -> JobResult:
         """See `JobQueue.result`."""
-        if (record := self._records.get(job_id)) is None:
+        if (record := self._known(job_id)) is None:
             raise NotFound(f"there is no job {job_id}")
         try:
             # Shielded: one caller that leaves must not take the result from the others.
@@ -135,13 +112,20 @@ class MemoryQueue:
             if record.finished.done():
                 self._leave(record)
 
+    async def state(self, job_id: str) -> JobState | None:
+        """See `JobQueue.state`."""
+        record = self._known(job_id)
+        return None if record is None else record.state
+
     async def cancel(self, job_id: str) -> None:
         """See `JobQueue.cancel`."""
-        if (record := self._records.get(job_id)) is None:
+        if (record := self._known(job_id)) is None:
             return
         self._leave(record)
-        if record.waiters <= 0 and record.state in (_State.WAITING, _State.LEASED):
-            self._end(record, DeadlineExceeded("nobody waits for this job any more"))
+        if record.waiters <= 0 and not record.finished.done():
+            for piece in list(record.pieces):
+                if piece.phase is not Phase.LOADED:
+                    self._drop(piece)
 
     async def lease(self, worker: str, max_items: int, wait_s: float) -> list[Lease]:
         """See `JobQueue.lease`."""
@@ -149,7 +133,7 @@ class MemoryQueue:
         if leases or self._closed:
             return leases
         self._arrival.clear()
-        first_end = min((record.lease_ends for record in self._leased.values()), default=math.inf)
+        first_end = min((piece.lease_ends for piece in self._leased), default=math.inf)
         wake_s = min(wait_s, max(0.0, first_end - time.monotonic()))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._arrival.wait(), wake_s)
@@ -157,47 +141,58 @@ class MemoryQueue:
 
     async def load(self, lease: Lease) -> Payload | None:
         """See `JobQueue.load`."""
-        record = self._held(lease)
-        if record is None or record.job is None:
+        if (piece := self._held(lease)) is None:
             return None
-        if record.deadline <= time.monotonic():
-            self._end(record, _too_late(record))
+        if piece.record.deadline <= time.monotonic():
+            self._end(piece.record, piece.record.too_late())
             return None
-        record.state = _State.LOADED
-        return Payload(record.job.items, record.job.request_id)
+        piece.load()
+        job = piece.record.job
+        items = job.items[piece.first : piece.first + piece.size]
+        return Payload(items, job.request_id, job.traceparent)
 
     async def renew(self, leases: Sequence[Lease]) -> None:
         """See `JobQueue.renew`."""
         for lease in leases:
-            if (record := self._held(lease)) is not None:
-                record.lease_ends = time.monotonic() + self._limits.lease_s
+            if (piece := self._held(lease)) is not None:
+                piece.lease_ends = time.monotonic() + self._limits.lease_s
 
     async def done(self, lease: Lease, result: JobResult) -> None:
         """See `JobQueue.done`."""
         record = self._records.get(lease.job_id)
         # A worker that was given up may be the first to finish after all: its result counts.
-        if record is not None and record.state is not _State.FINISHED:
-            self._throughput.add(record.size, record.submitted, time.monotonic())
-            self._end(record, result)
+        if record is None or record is not _piece(lease).record or record.finished.done():
+            return
+        scored = record.put(lease.first, result)
+        self._reserved -= scored
+        if scored:
+            self._throughput.add(scored, record.submitted, time.monotonic())
+        for piece in list(record.pieces):
+            if record.has(piece):
+                self._remove(piece)
+        self._end_when_complete(record)
 
     async def fail(self, lease: Lease, error: RewardError) -> None:
         """See `JobQueue.fail`."""
-        if (record := self._held(lease)) is not None:
-            self._end(record, error)
+        if (piece := self._held(lease)) is not None:
+            self._end(piece.record, error)
 
     async def release(self, leases: Sequence[Lease]) -> None:
         """See `JobQueue.release`."""
-        for lease in reversed(leases):
-            if (record := self._held(lease)) is not None:
-                record.deliveries -= 1
-                self._requeue(record)
+        for lease in leases:
+            if (piece := self._held(lease)) is not None:
+                self._requeue(piece)
 
     async def stats(self) -> QueueStats:
         """See `JobQueue.stats`."""
+        lanes: dict[Lane, int] = dict.fromkeys(get_args(Lane), 0)
+        for piece in self._waiting:
+            lanes[piece.lane] += piece.size
         return QueueStats(
             reserved_items=self._reserved,
-            waiting_items=sum(record.size for record in self._waiting),
-            leased_items=sum(record.size for record in self._leased.values()),
+            waiting_items=sum(lanes.values()),
+            waiting_by_lane=lanes,
+            leased_items=sum(piece.size for piece in self._leased),
             items_per_s=self._throughput.rate,
             redelivered=self._redelivered,
             dead=self._dead,
@@ -206,81 +201,100 @@ class MemoryQueue:
     async def close(self) -> None:
         """See `JobQueue.close`."""
         self._closed = True
-        for record in [*self._waiting, *self._leased.values()]:
-            self._end(record, Draining("the service is shutting down", retry_after=1))
+        for record in list(self._records.values()):
+            if not record.finished.done():
+                self._end(record, Draining("the service is shutting down", retry_after=1))
         self._arrival.set()
 
     def _claim(self, worker: str, max_items: int) -> list[Lease]:
         now = time.monotonic()
-        silent = [record for record in self._leased.values() if record.lease_ends <= now]
-        # Each goes to the front, so the oldest must be the last.
-        for record in reversed(silent):
-            self._reclaim(record)
+        for piece in sorted(self._leased, key=lambda piece: piece.lease_ends):
+            if piece.lease_ends <= now:
+                self._reclaim(piece)
         leases: list[Lease] = []
-        total = 0
-        while self._waiting and (not leases or total + self._waiting[0].size <= max_items):
-            record = self._waiting.popleft()
-            if record.deadline <= now:
-                self._end(record, _too_late(record))
+        room = max_items
+        while (piece := self._waiting.take(room if leases else None)) is not None:
+            if piece.record.deadline <= now:
+                self._end(piece.record, piece.record.too_late())
                 continue
-            record.state = _State.LEASED
-            record.worker = worker
-            record.deliveries += 1
-            record.lease_ends = now + self._limits.lease_s
-            self._leased[record.id] = record
-            total += record.size
-            leases.append(record.lease(now))
+            leases.append(piece.lease(worker, now, self._limits.lease_s))
+            self._leased[piece] = None
+            room -= piece.size
         return leases
 
-    def _reclaim(self, record: _Record) -> None:
-        """Take a job back from a worker that has gone silent."""
+    def _reclaim(self, piece: Piece) -> None:
+        """Take a piece back from a worker that has gone silent."""
+        record = piece.record
         if record.waiters <= 0 and not record.keep:
-            self._end(record, _lost(record))
-        elif record.deliveries >= self._limits.max_deliveries:
+            self._drop(piece)
+        elif piece.phase is Phase.LEASED:
+            self._redelivered += 1
+            self._requeue(piece)
+        elif piece.size == 1 and piece.deliveries >= self._limits.max_deliveries:
             self._dead += 1
-            self._end(record, _lost(record))
+            if self.bury is not None:
+                self.bury(piece)
+            self._reserved -= record.give_up(piece)
+            self._remove(piece)
+            self._end_when_complete(record)
         else:
             self._redelivered += 1
-            self._requeue(record)
+            self._leased.pop(piece, None)
+            for single in piece.split():
+                self._wait(single, again=True)
 
-    def _requeue(self, record: _Record) -> None:
-        del self._leased[record.id]
-        record.state = _State.WAITING
-        self._waiting.appendleft(record)
+    def _requeue(self, piece: Piece) -> None:
+        self._leased.pop(piece, None)
+        piece.hand_back()
+        self._wait(piece, again=True)
+
+    def _wait(self, piece: Piece, *, again: bool = False) -> None:
+        (self._waiting.append_again if again else self._waiting.append)(piece)
         self._arrival.set()
 
-    def _held(self, lease: Lease) -> _Record | None:
-        """The job, when this very lease still holds it."""
-        record = self._leased.get(lease.job_id)
-        if record and (record.worker, record.deliveries) == (lease.worker, lease.deliveries):
-            return record
-        return None
+    def _held(self, lease: Lease) -> Piece | None:
+        """The piece, when this very lease still holds it."""
+        piece = _piece(lease)
+        return piece if piece in self._leased and piece.held_by == lease.worker else None
 
-    def _end(self, record: _Record, outcome: JobResult | RewardError) -> None:
-        if record.state is _State.WAITING:
+    def _drop(self, piece: Piece) -> None:
+        """Give up a piece that nobody wants, and with the last one the job."""
+        self._remove(piece)
+        if not piece.record.pieces:
+            error = DeadlineExceeded("nobody waits for this job any more")
+            self._end(piece.record, error)
+
+    def _remove(self, piece: Piece) -> None:
+        if piece.phase is Phase.WAITING:
             with contextlib.suppress(ValueError):
-                self._waiting.remove(record)
-        self._leased.pop(record.id, None)
-        record.state = _State.FINISHED
-        record.job = None
-        self._reserved -= record.size
-        if isinstance(outcome, RewardError):
-            # A failure is not kept: the next try with the same id runs anew.
-            record.keep = False
-            record.finished.set_exception(outcome)
-        else:
-            record.finished.set_result(outcome)
+                self._waiting.remove(piece)
+        self._leased.pop(piece, None)
+        piece.end()
+
+    def _end_when_complete(self, record: JobRecord) -> None:
+        if not record.missing:
+            self._end(record, record.joined())
+
+    def _end(self, record: JobRecord, outcome: JobResult | RewardError) -> None:
+        for piece in list(record.pieces):
+            self._remove(piece)
+        self._reserved -= record.missing
+        record.finish(outcome)
         if record.keep:
             self._kept.append((time.monotonic() + self._limits.result_ttl_s, record))
         elif record.waiters <= 0:
             self._forget(record)
 
-    def _leave(self, record: _Record) -> None:
+    def _leave(self, record: JobRecord) -> None:
         record.waiters -= 1
-        if record.waiters <= 0 and record.state is _State.FINISHED and not record.keep:
+        if record.waiters <= 0 and record.finished.done() and not record.keep:
             self._forget(record)
 
-    def _forget(self, record: _Record) -> None:
+    def _known(self, job_id: str) -> JobRecord | None:
+        self._forget_old_results()
+        return self._records.get(job_id)
+
+    def _forget(self, record: JobRecord) -> None:
         if self._records.get(record.id) is record:
             del self._records[record.id]
 
@@ -290,11 +304,6 @@ class MemoryQueue:
             self._forget(self._kept.popleft()[1])
 
 
-def _too_late(record: _Record) -> DeadlineExceeded:
-    return DeadlineExceeded(
-        f"no worker was free within {record.deadline - record.submitted:g} s: try again later"
-    )
-
-
-def _lost(record: _Record) -> JobLost:
-    return JobLost(f"{record.deliveries} workers went silent while scoring this picture's job")
+def _piece(lease: Lease) -> Piece:
+    assert isinstance(lease.handle, Piece)
+    return lease.handle

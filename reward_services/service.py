@@ -12,7 +12,7 @@ import structlog
 import uvicorn
 
 from reward_services.api import create_app
-from reward_services.brokers import open_queue
+from reward_services.brokers import open_broker
 from reward_services.job_queue import JobQueue
 from reward_services.loading import load_scorer
 from reward_services.metrics import Metrics
@@ -59,8 +59,8 @@ def serve(name: str, settings: ServiceSettings) -> None:
 
 
 def _run(scorer: Scorer, settings: ServiceSettings, listener: socket.socket) -> None:
-    queue = open_queue(settings)
     info = service_info(scorer, settings)
+    queue = open_broker(settings, info.name).queue
     metrics = Metrics(info.name)
     readiness = Readiness()
     log.info("loaded", reward=info.name, version=info.version, units=info.units)

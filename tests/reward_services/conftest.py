@@ -14,9 +14,8 @@ import pytest
 
 from reward_services import ItemError, Scored, ScoreItem
 from reward_services.api import create_app
-from reward_services.brokers import open_queue
-from reward_services.job_queue import Job, JobQueue, JobResult, Lease, QueueLimits
-from reward_services.memory_queue import MemoryQueue
+from reward_services.brokers import Broker, open_broker
+from reward_services.job_queue import Job, JobQueue, JobResult, Lane, Lease
 from reward_services.metrics import Metrics
 from reward_services.readiness import Phase, Readiness
 from reward_services.scorer import Outcome, Scorer
@@ -100,8 +99,8 @@ def stack(mean_level: MeanLevel) -> StackFactory:
         scorer: Scorer = mean_level, *, work: bool = True, **changes: object
     ) -> AsyncIterator[Stack]:
         settings = ServiceSettings.model_validate({"max_wait_ms": 0, **changes})
-        queue = open_queue(settings)
         info = service_info(scorer, settings)
+        queue = open_broker(settings, info.name).queue
         metrics = Metrics(info.name)
         readiness = Readiness(Phase.READY)
         worker = Worker(queue, scorer, metrics, max_wait_s=0)
@@ -166,25 +165,45 @@ def requests() -> Requests:
 
 
 @asynccontextmanager
-async def _memory(limits: QueueLimits) -> AsyncIterator[JobQueue]:
-    queue = MemoryQueue(limits)
-    yield queue
-    await queue.close()
+async def _memory(**settings: Any) -> AsyncIterator[Broker]:
+    broker = open_broker(ServiceSettings(broker_url="memory://", **settings), "mean_level")
+    yield broker
+    await broker.close()
 
 
-BACKENDS = {"memory": _memory}
+BROKERS = {"memory": _memory}
 
 
 @dataclass(frozen=True)
 class QueueDriver:
     """A broker with what its contract tests do over and over."""
 
-    queue: JobQueue
+    broker: Broker
 
-    def job(self, name: str, size: int = 1, *, timeout_s: float = 60.0, keep: bool = False) -> Job:
+    @property
+    def queue(self) -> JobQueue:
+        return self.broker.queue
+
+    def job(
+        self,
+        name: str,
+        size: int = 1,
+        *,
+        timeout_s: float = 60.0,
+        keep: bool = False,
+        lane: Lane = "bulk",
+    ) -> Job:
         """A job whose n-th picture has the level n."""
         items = [ScoreItem(np.full((2, 2, 3), level, np.uint8), name) for level in range(size)]
-        return Job(name, items, timeout_s, request_id=f"request of {name}", keep_result=keep)
+        return Job(
+            name,
+            items,
+            timeout_s,
+            request_id=f"request of {name}",
+            keep_result=keep,
+            lane=lane,
+            traceparent=f"trace of {name}",
+        )
 
     def result(self, size: int = 1, score: float = 1.0) -> JobResult:
         """What a worker would make of such a job."""
@@ -202,18 +221,27 @@ class QueueDriver:
         """Lease what is there."""
         return await self.queue.lease("worker", most, wait_s=0.5)
 
+    async def give_up(self, job: Job) -> None:
+        """Submit a job of one picture and let its workers die until it is given up."""
+        dead = (await self.queue.stats()).dead
+        await self.put(job)
+        async with asyncio.timeout(30):
+            while (await self.queue.stats()).dead == dead:
+                for lease in await self.queue.lease("mortal", 1, wait_s=0.05):
+                    await self.queue.load(lease)
+
     async def reserved(self) -> int:
         """Items that count against the limit."""
         return (await self.queue.stats()).reserved_items
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=BROKERS)
 def opened(request: pytest.FixtureRequest) -> Callable[..., AbstractAsyncContextManager[Any]]:
-    """`async with opened(max_items=…) as at:` on every broker; leases are short."""
+    """`async with opened(queue_items=…) as at:` on every broker; leases are short."""
 
     @asynccontextmanager
-    async def run(**limits: Any) -> AsyncIterator[QueueDriver]:
-        async with BACKENDS[request.param](QueueLimits(**{"lease_s": 0.05, **limits})) as queue:
-            yield QueueDriver(queue)
+    async def run(**settings: Any) -> AsyncIterator[QueueDriver]:
+        async with BROKERS[request.param](**{"lease_s": 0.05, **settings}) as broker:
+            yield QueueDriver(broker)
 
     return run

@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 
-from reward_services.job_queue import Throughput
+from reward_services.job_queue import JobState, Throughput, joined
 from shared.errors import (
     DeadlineExceeded,
     IdempotencyConflict,
     InvalidRequest,
     NotFound,
     QueueFull,
+    ServiceUnavailable,
 )
+from shared.schema import Durations, Identity, ItemResult
 
 LEASE_S = 0.05
 
@@ -26,12 +28,14 @@ async def test_a_job_from_submission_to_result(opened: Opened) -> None:
         await at.put(at.job("a", 3))
         waiting = asyncio.create_task(at.queue.result("a"))
         (lease,) = await at.take()
-        assert (lease.job_id, lease.size, lease.deliveries) == ("a", 3, 1)
+        assert (lease.job_id, lease.first, lease.size, lease.deliveries) == ("a", 0, 3, 1)
+        assert lease.worker == "worker"
         assert lease.waited_s >= 0
         assert 0 < lease.remaining_s <= 60
         payload = await at.queue.load(lease)
         assert payload is not None
         assert payload.request_id == "request of a"
+        assert payload.traceparent == "trace of a"
         assert [item.prompt for item in payload.items] == ["a"] * 3
         assert [int(item.image[0, 0, 0]) for item in payload.items] == [0, 1, 2]
         await at.queue.done(lease, at.result(3))
@@ -48,7 +52,7 @@ async def test_jobs_come_in_order_and_fill_the_room(opened: Opened) -> None:
 
 
 async def test_a_full_queue_refuses_and_says_when_to_come_back(opened: Opened) -> None:
-    async with opened(max_items=4) as at:
+    async with opened(queue_items=4) as at:
         await at.queue.reserve(3)
         with pytest.raises(QueueFull) as caught:
             await at.queue.reserve(2)
@@ -60,7 +64,7 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back(opened: Opened) -
 
 
 async def test_room_is_free_again_after_every_kind_of_end(opened: Opened) -> None:
-    async with opened(max_items=4) as at:
+    async with opened(queue_items=4) as at:
         await at.put(*(at.job(name) for name in "abcd"))
         first, second, *_ = await at.take(2)
         await at.queue.load(first)
@@ -153,6 +157,54 @@ async def test_a_failure_is_not_kept(opened: Opened) -> None:
             await at.queue.result("a")
         await at.put(at.job("a", keep=True))
         assert [lease.job_id for lease in await at.take()] == ["a"]
+
+
+async def test_the_state_of_a_job(opened: Opened) -> None:
+    async with opened() as at:
+        assert await at.queue.state("a") is None
+        await at.put(at.job("a", keep=True))
+        assert await at.queue.state("a") == JobState("waiting")
+        (lease,) = await at.take()
+        await at.queue.load(lease)
+        assert await at.queue.state("a") == JobState("running")
+        await at.queue.done(lease, at.result())
+        assert await at.queue.state("a") == JobState("finished", result=at.result())
+        await at.queue.result("a")
+        assert await at.queue.state("a") == JobState("finished", result=at.result())
+
+
+async def test_the_state_of_a_failed_job(opened: Opened) -> None:
+    async with opened() as at:
+        await at.put(at.job("a", keep=True))
+        (lease,) = await at.take()
+        await at.queue.fail(lease, DeadlineExceeded("too late"))
+        state = await at.queue.state("a")
+        assert state.phase == "finished"
+        assert isinstance(state.error, DeadlineExceeded)
+        assert state.error.message == "too late"
+
+
+async def test_a_job_that_is_not_kept_is_forgotten_with_its_last_caller(opened: Opened) -> None:
+    async with opened() as at:
+        await at.put(at.job("a"))
+        (lease,) = await at.take()
+        await at.queue.done(lease, at.result())
+        assert (await at.queue.state("a")).phase == "finished"
+        await at.queue.result("a")
+        assert await at.queue.state("a") is None
+
+
+async def test_shares_of_two_versions_are_no_result() -> None:
+    time = Durations(queue_s=1, batch_wait_s=2, inference_s=3)
+    more = Durations(queue_s=2, batch_wait_s=1, inference_s=3)
+    first = Identity(name="n", version="1", units="u", direction="maximize")
+    second = first.model_copy(update={"version": "2"})
+    results = [ItemResult(score=1.0), ItemResult(score=2.0)]
+    whole = joined(results, [(first, time), (first, more)])
+    assert whole.identity == first
+    assert whole.durations == Durations(queue_s=2, batch_wait_s=2, inference_s=6)
+    with pytest.raises(ServiceUnavailable, match="two versions"):
+        joined(results, [(first, time), (second, time)])
 
 
 async def test_an_idempotency_key_belongs_to_one_body(opened: Opened) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reward_services.job_queue import JobLost, JobQueue, JobResult, Lease, QueueLimits
+from reward_services.job_queue import JobQueue, JobResult, Lease, QueueLimits, given_up
 from reward_services.memory_queue import MemoryQueue
 from reward_services.payload import Payload
 from reward_services.score_request import Ticket, score
@@ -77,7 +77,9 @@ async def test_parts_are_put_together_in_order() -> None:
 async def test_a_lost_job_costs_its_own_pictures_only() -> None:
     async def end(queue: JobQueue, lease: Lease, levels: list[float]) -> None:
         if 2 in levels:
-            await queue.fail(lease, JobLost("gone"))
+            lost = [given_up(3)] * lease.size
+            no_time = Durations(queue_s=0, batch_wait_s=0, inference_s=0)
+            await queue.done(lease, JobResult(None, lost, no_time))
         else:
             await queue.done(lease, outcome(levels))
 
