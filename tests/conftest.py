@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,11 +32,12 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 class ServiceProcess:
     """A reward service in its own process, on one port that stays the same over restarts.
 
-    Rewards of one's own are found in `folder`.
+    Rewards of one's own are found in `folder`; `environment` is added to the test's own.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **environment: str) -> None:
         self._folder = folder
+        self._environment = environment
         self._log = folder / "service.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
@@ -50,7 +51,11 @@ class ServiceProcess:
         command = [sys.executable, "-m", "reward_services", "serve", reward]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*command, "--port", str(self._port)], stdout=log, stderr=log, cwd=self._folder
+                [*command, "--port", str(self._port)],
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                env={**os.environ, **self._environment},
             )
         while not (ready := [line for line in self.log.splitlines() if '"ready"' in line]):
             assert self._process.poll() is None, self.log
@@ -67,6 +72,28 @@ class ServiceProcess:
     def log(self) -> str:
         """What it has said since it was started."""
         return self._log.read_text()
+
+
+@pytest.fixture(scope="session")
+def start_service(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[..., ServiceProcess]]:
+    """`start_service(reward, source, **environment)`: served until all tests are over.
+
+    `source` becomes a module beside the service, named as in `reward` ("module:Class").
+    """
+    running: list[ServiceProcess] = []
+
+    def start(reward: str, source: str, **environment: str) -> ServiceProcess:
+        folder = tmp_path_factory.mktemp("service")
+        (folder / f"{reward.partition(':')[0]}.py").write_text(source)
+        running.append(ServiceProcess(folder, **environment))
+        running[-1].start(reward)
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.kill()
 
 
 @pytest.fixture(scope="session")
