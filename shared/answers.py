@@ -5,14 +5,13 @@ from typing import TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from shared.errors import IdentityMismatch, ProtocolError, RewardError, error_from_answer
+from shared.errors import ProtocolError, RewardError, error_from_answer
 from shared.retry import parse_retry_after
 from shared.schema import (
     REQUEST_ID,
     SCHEMA_VERSION,
     Durations,
     ErrorBody,
-    Identity,
     ScoreResponse,
     ServiceInfo,
 )
@@ -74,15 +73,8 @@ def read_scores(service: str, response: httpx.Response, count: int) -> ScoreResp
     return scores
 
 
-def joined(service: str, parts: list[ScoreResponse]) -> ScoreResponse:
-    """One response for the parts of a split request, in their order.
-
-    Raises:
-        IdentityMismatch: the parts were scored by different rewards, as happens while a service
-            is replaced.
-    """
-    for part in parts[1:]:
-        check_identity(service, parts[0].identity, part.identity)
+def joined(parts: list[ScoreResponse]) -> ScoreResponse:
+    """One response for the parts of a split request, all of the same reward, in their order."""
     if len(parts) == 1:
         return parts[0]
     return parts[0].model_copy(
@@ -96,19 +88,6 @@ def joined(service: str, parts: list[ScoreResponse]) -> ScoreResponse:
             "request_id": ",".join(part.request_id for part in parts),
         }
     )
-
-
-def check_identity(service: str, expected: Identity, answered: Identity) -> None:
-    """Refuse scores of another reward.
-
-    Raises:
-        IdentityMismatch: with the fields that differ.
-    """
-    if answered != expected:
-        raise IdentityMismatch(
-            f"{service} is not the reward that was expected (expected != answered): "
-            f"{expected.difference(answered)}"
-        )
 
 
 def _parsed(model: type[Model], service: str, response: httpx.Response) -> Model:

@@ -30,7 +30,7 @@ class SyncRewardClient:
 
     def __init__(
         self,
-        url: str,
+        urls: str | Sequence[str],
         *,
         api_key: str | None = None,
         deadline_s: float = 120.0,
@@ -39,7 +39,7 @@ class SyncRewardClient:
         expected_identity: Identity | None = None,
     ) -> None:
         self._client = RewardClient(
-            url,
+            urls,
             api_key=api_key,
             deadline_s=deadline_s,
             transport=transport,
@@ -48,23 +48,24 @@ class SyncRewardClient:
         )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
-            target=self._loop.run_forever, name=f"reward client {self.url}", daemon=True
+            target=self._loop.run_forever, name=f"reward client {self.urls[0]}", daemon=True
         )
         self._thread.start()
 
     @property
-    def url(self) -> str:
-        """Address of the service."""
-        return self._client.url
+    def urls(self) -> tuple[str, ...]:
+        """Addresses of the service."""
+        return self._client.urls
 
     @property
     def expected_identity(self) -> Identity | None:
-        """When set, any other identity in an answer raises `IdentityMismatch`."""
+        """As `RewardClient.expected_identity`."""
         return self._client.expected_identity
 
-    @expected_identity.setter
-    def expected_identity(self, identity: Identity | None) -> None:
-        self._client.expected_identity = identity
+    @property
+    def away(self) -> dict[str, str]:
+        """As `RewardClient.away`."""
+        return self._client.away
 
     def info(self, *, deadline_s: float | None = None) -> ServiceInfo:
         """As `RewardClient.info`."""
@@ -125,7 +126,7 @@ class SyncRewardClient:
     def _run(self, call: Coroutine[Any, Any, T]) -> Future[T]:
         if self._loop.is_closed():
             call.close()
-            raise RuntimeError(f"the client of {self.url} is closed: make a new one")
+            raise RuntimeError(f"the client of {self.urls[0]} is closed: make a new one")
         return asyncio.run_coroutine_threadsafe(call, self._loop)
 
     async def _shut_down(self) -> None:

@@ -11,7 +11,6 @@ import logging
 import sys
 from typing import TextIO
 
-import stamina.instrumentation
 import structlog
 
 _HANDLER_NAME = "shared.logs"
@@ -88,21 +87,10 @@ def _last_steps(as_json: bool, colors: bool) -> list[structlog.typing.Processor]
 
 
 def _quiet_libraries() -> None:
-    """Let uvicorn log through the root, leave httpx's line per request out, tell of retries."""
+    """Let uvicorn log through the root, leave httpx's line per request out."""
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    stamina.instrumentation.set_on_retry_hooks([_log_retry])
-
-
-def _log_retry(details: stamina.instrumentation.RetryDetails) -> None:
-    structlog.get_logger("shared.retry").warning(
-        "trying again",
-        reason=str(details.caused_by),
-        wait_s=round(details.wait_for, 1),
-        waited_s=round(details.waited_so_far, 1),
-        tries=details.retry_num,
-    )

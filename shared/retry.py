@@ -1,27 +1,28 @@
-"""Waiting out a service that is away or busy, under one deadline.
+"""When to try again: what another try can cure, how long a service rests, where a call ends.
 
-Tried again: no connection, a connection that broke, and the answers 429, 503 and 504. Everything
-else is final. The service's Retry-After decides the pause; without one it grows from 0.2 to 10
-seconds, with jitter. Repeating a request is safe because every try carries the same idempotency
-key.
+Another try can cure a missing or broken connection and the answers 429, 502, 503 and 504;
+everything else is final. Repeating a request is safe because every try carries the same
+idempotency key.
 """
 
 import asyncio
+import math
 import random
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TypeGuard, TypeVar
 
-import stamina
+from shared.errors import ServiceUnavailable, ServiceUnreachable
 
-from shared.errors import DeadlineExceeded, ServiceUnavailable, ServiceUnreachable
-
-RETRIED_STATUSES = frozenset({ServiceUnreachable.status, 429, 503, 504})
+RETRIED_STATUSES = frozenset({ServiceUnreachable.status, 429, 502, 503, 504})
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 10.0
 SHORTEST_PAUSE_S = 0.1
 """Also for `Retry-After: 0`, which would otherwise make the client spin."""
 
-T = TypeVar("T")
+
+def is_retried(error: ServiceUnavailable) -> bool:
+    """Whether another try can cure it. A body that came in too slowly would do so again."""
+    return error.status in RETRIED_STATUSES
 
 
 def parse_retry_after(value: str | None, now: datetime | None = None) -> float | None:
@@ -43,74 +44,58 @@ def parse_retry_after(value: str | None, now: datetime | None = None) -> float |
     return max(0.0, (date - (now or datetime.now(UTC))).total_seconds())
 
 
-class Patience:
-    """Tries one call until it succeeds, fails for good, or `deadline_s` have passed.
+class BackOff:
+    """How long a service is left alone after it failed.
 
-    Several calls may share one object and so one deadline; it starts when the object is made,
-    which must happen inside the event loop.
+    The service's Retry-After decides; without one the rest doubles from 0.2 to 10 seconds from
+    one failure to the next. Both are jittered, so that clients do not come back all at once. All
+    times are seconds of one monotonic clock.
+
+    Attributes:
+        ready_at: when the rest is over.
+        asked_for: whether the service itself asked for this rest.
     """
 
-    def __init__(self, deadline_s: float, service: str) -> None:
-        self._deadline_s = deadline_s
-        self._service = service
-        self._end = asyncio.get_running_loop().time() + deadline_s
+    def __init__(self) -> None:
+        self.ready_at = -math.inf
+        self.asked_for = False
+        self._failures = 0
+        self._failed_at = -math.inf
+
+    def failed(self, sent_at: float, now: float, retry_after: float | None) -> None:
+        """A request failed that was sent at `sent_at`.
+
+        Several that were under way together fail together and count once.
+        """
+        if retry_after is not None:
+            pause = max(retry_after, SHORTEST_PAUSE_S) * random.uniform(1.0, 1.1)
+            self.ready_at, self.asked_for = max(self.ready_at, now + pause), True
+        if sent_at < self._failed_at:
+            return
+        self._failures, self._failed_at = self._failures + 1, now
+        if retry_after is None:
+            doublings = min(self._failures - 1, 10)  # more would end in an overflow
+            pause = min(FIRST_PAUSE_S * 2.0**doublings, LONGEST_PAUSE_S)
+            self.ready_at, self.asked_for = now + pause * random.uniform(0.5, 1.0), False
+
+    def succeeded(self, sent_at: float) -> None:
+        """A request succeeded; it counts if it was sent after the last failure was known."""
+        if sent_at >= self._failed_at:
+            self._failures, self.ready_at = 0, -math.inf
+
+    def cut_short(self) -> None:
+        """End the rest at once; another failure makes it longer all the same."""
+        self.ready_at = -math.inf
+
+
+class Patience:
+    """The deadline of one call. It starts when the object is made, within the event loop."""
+
+    def __init__(self, deadline_s: float) -> None:
+        self.deadline_s = deadline_s
+        self.end = asyncio.get_running_loop().time() + deadline_s
 
     @property
     def left_s(self) -> float:
         """Seconds until the deadline, at least 0."""
-        return max(0.0, self._end - asyncio.get_running_loop().time())
-
-    async def wait_for(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Result of `call()`, tried again while that can help.
-
-        Raises:
-            ServiceUnreachable: the deadline passed and the last try found no connection.
-            DeadlineExceeded: the deadline passed otherwise, or would pass before the time that
-                the service asked to wait.
-            RewardError: any error of `call` that another try does not cure.
-        """
-        failures: list[ServiceUnavailable] = []
-
-        def pause_after(error: Exception) -> bool | float:
-            if not _is_retried(error):
-                return False
-            failures.append(error)
-            if error.retry_after is None:
-                return True
-            pause = max(error.retry_after, SHORTEST_PAUSE_S)
-            return pause * random.uniform(1.0, 1.1) if pause < self.left_s else False
-
-        retries = stamina.retry_context(
-            on=pause_after, attempts=None, timeout=None, wait_initial=0.2, wait_max=10.0
-        )
-        try:
-            async with asyncio.timeout_at(self._end):
-                async for attempt in retries:
-                    with attempt:
-                        return await call()
-        except TimeoutError:
-            raise self._given_up(failures) from (failures[-1] if failures else None)
-        except ServiceUnavailable as error:
-            if failures and error is failures[-1] and stamina.is_active():
-                raise self._given_up(failures) from error
-            raise
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
-    def _given_up(self, failures: list[ServiceUnavailable]) -> ServiceUnavailable:
-        if not failures:
-            return DeadlineExceeded(
-                f"no answer from {self._service} within {self._deadline_s:g} s: allow a longer "
-                "deadline or send fewer pictures"
-            )
-        last = failures[-1]
-        ending = f"gave up on try {len(failures)}, deadline {self._deadline_s:g} s"
-        if last.retry_after is not None:
-            ending += f", it asks to wait {last.retry_after:g} s"
-        text = f"{last.message} ({ending})"
-        if isinstance(last, ServiceUnreachable):
-            return ServiceUnreachable(text)
-        return DeadlineExceeded(text, retry_after=last.retry_after, request_id=last.request_id)
-
-
-def _is_retried(error: Exception) -> TypeGuard[ServiceUnavailable]:
-    return isinstance(error, ServiceUnavailable) and error.status in RETRIED_STATUSES
+        return max(0.0, self.end - asyncio.get_running_loop().time())

@@ -30,7 +30,8 @@ def picture(red: int) -> npt.NDArray[np.uint8]:
 
 def test_info_and_score(service: ScriptedService) -> None:
     with SyncRewardClient(service.url, api_key="k") as client:
-        assert client.url == service.url
+        assert client.urls == (service.url,)
+        assert client.away == {}
         assert client.info().name == "mean_red"
         response = client.score(picture(9), ["a"], [{"i": 1}], idempotency_key="mine")
     assert response.results[0].score == 9.0
@@ -64,6 +65,18 @@ def test_errors_arrive_where_the_call_was_made(service: ScriptedService, hang: A
             client.score(picture(0), ["a"], deadline_s=0.2)
 
 
+def test_a_replica_is_enough(
+    service: ScriptedService, new_service: Callable[[int], ScriptedService]
+) -> None:
+    other = new_service(0)
+    with SyncRewardClient([service.url, other.url]) as client:
+        assert client.urls == (service.url, other.url)
+        service.stop()
+        scores = [client.score(picture(red), ["a"]).results[0].score for red in range(4)]
+        assert scores == [0.0, 1.0, 2.0, 3.0]
+        assert list(client.away) == [service.url]
+
+
 def test_an_unreachable_service(service: ScriptedService) -> None:
     service.stop()
     with (
@@ -73,14 +86,15 @@ def test_an_unreachable_service(service: ScriptedService) -> None:
         client.info()
 
 
-def test_the_identity_can_be_pinned(service: ScriptedService) -> None:
+def test_the_identity_is_pinned(service: ScriptedService) -> None:
     with SyncRewardClient(service.url) as client:
-        assert client.expected_identity is None
-        client.expected_identity = client.info().identity
+        before = client.expected_identity
+        assert before is None
+        pinned = client.info().identity
+        assert client.expected_identity == pinned
         service.info["direction"] = "minimize"
         with pytest.raises(IdentityMismatch, match="direction 'maximize' != 'minimize'"):
             client.score(picture(0), ["a"])
-        pinned = client.expected_identity
     with SyncRewardClient(service.url, expected_identity=pinned) as client:
         assert client.expected_identity == pinned
         with pytest.raises(IdentityMismatch):

@@ -8,10 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import stamina
 import structlog
 
-from shared.errors import NotReady
 from shared.logs import configure_logging
 
 
@@ -24,7 +22,6 @@ def logging_as_before() -> Iterator[None]:
     root.setLevel(level)
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
-    stamina.instrumentation.set_on_retry_hooks(None)
 
 
 class Terminal(io.StringIO):
@@ -139,18 +136,6 @@ def test_a_traceback_shows_no_local_variables(stream: io.StringIO) -> None:
         structlog.get_logger().exception("failed")
     assert "boom" in stream.getvalue()
     assert api_key not in stream.getvalue()
-
-
-def test_a_retry_is_one_line_that_says_why() -> None:
-    stream = io.StringIO()
-    configure_logging(stream=stream)
-    for attempt in stamina.retry_context(on=NotReady, wait_initial=0, wait_jitter=0, attempts=2):
-        with attempt:
-            if attempt.num == 1:
-                raise NotReady("http://localhost:8001: the model is loading")
-    (line,) = lines(stream)
-    assert line["event"] == "trying again"
-    assert line["reason"] == "http://localhost:8001: the model is loading"
 
 
 def test_each_request_of_httpx_is_no_line() -> None:

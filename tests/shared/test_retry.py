@@ -1,22 +1,21 @@
-"""What is tried again, how long the pauses are, and where it ends."""
+"""What is tried again, how long a service is left alone, and where a call ends."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import pytest
 
 import shared.errors
-from shared.errors import (
-    BY_CODE,
-    DeadlineExceeded,
-    NotReady,
-    QueueFull,
-    RewardError,
-    ServiceUnavailable,
-    ServiceUnreachable,
+from shared.errors import BY_CODE, ServiceUnavailable, ServiceUnreachable
+from shared.retry import (
+    FIRST_PAUSE_S,
+    LONGEST_PAUSE_S,
+    SHORTEST_PAUSE_S,
+    BackOff,
+    Patience,
+    is_retried,
+    parse_retry_after,
 )
-from shared.retry import SHORTEST_PAUSE_S, Patience, parse_retry_after
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -48,110 +47,103 @@ def test_a_date_is_compared_with_the_present_by_default() -> None:
     assert seconds > 10**9
 
 
-def failing(*errors: Exception) -> tuple[Callable[[], Awaitable[str]], list[float]]:
-    """A call that raises these errors in turn and then succeeds, and the times of its tries."""
-    left = list(errors)
-    times: list[float] = []
-
-    async def call() -> str:
-        times.append(asyncio.get_running_loop().time())
-        if left:
-            raise left.pop(0)
-        return "done"
-
-    return call, times
-
-
-async def test_success_at_once_is_one_try() -> None:
-    call, times = failing()
-    assert await Patience(60, "it").wait_for(call) == "done"
-    assert len(times) == 1
-
-
-RETRIED = {"queue_full", "unavailable", "not_ready", "draining", "broker_unavailable",
-           "deadline_exceeded", "unreachable"}  # fmt: skip
-
-
-@pytest.mark.parametrize("cls", [*BY_CODE.values(), ServiceUnreachable])
-async def test_only_what_another_try_can_cure_is_tried_again(cls: type[RewardError]) -> None:
-    call, times = failing(cls("why", retry_after=0.0))
-    if cls.code in RETRIED:
-        assert await Patience(60, "it").wait_for(call) == "done"
-        assert len(times) == 2
-    else:
-        with pytest.raises(cls, match=r"^why$"):
-            await Patience(60, "it").wait_for(call)
-        assert len(times) == 1
-
-
-async def test_a_bug_is_not_tried_again() -> None:
-    call, times = failing(ZeroDivisionError())
-    with pytest.raises(ZeroDivisionError):
-        await Patience(60, "it").wait_for(call)
-    assert len(times) == 1
-
-
-async def test_the_service_decides_the_pause() -> None:
-    call, times = failing(QueueFull("full", retry_after=0.6), NotReady("soon", retry_after=0.0))
-    await Patience(60, "it").wait_for(call)
-    assert times[1] - times[0] >= 0.6
-    assert times[2] - times[1] >= SHORTEST_PAUSE_S
-
-
-async def test_a_pause_beyond_the_deadline_is_not_waited_for() -> None:
-    call, times = failing(QueueFull("the queue is full", retry_after=7200, request_id="r1"))
-    with pytest.raises(DeadlineExceeded) as caught:
-        await Patience(3600, "it").wait_for(call)
-    assert caught.value.message == (
-        "the queue is full (gave up on try 1, deadline 3600 s, it asks to wait 7200 s)"
-    )
-    assert caught.value.retry_after == 7200
-    assert caught.value.request_id == "r1"
-    assert isinstance(caught.value.__cause__, QueueFull)
-    assert len(times) == 1
+RETRIED = {"queue_full", "bad_gateway", "unavailable", "not_ready", "draining",
+           "broker_unavailable", "deadline_exceeded", "unreachable"}  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("failure", "outcome"),
-    [
-        (ServiceUnreachable("no connection"), ServiceUnreachable),
-        (NotReady("loading"), DeadlineExceeded),
-    ],
+    "cls",
+    [c for c in [*BY_CODE.values(), ServiceUnreachable] if issubclass(c, ServiceUnavailable)],
 )
-async def test_the_deadline_ends_the_tries(
-    failure: ServiceUnavailable, outcome: type[ServiceUnavailable]
-) -> None:
-    call, times = failing(*[failure] * 1000)
-    with pytest.raises(ServiceUnavailable, match=rf"{failure.message} \(gave up on try") as caught:
-        await Patience(0.5, "it").wait_for(call)
-    assert type(caught.value) is outcome
-    assert caught.value.__cause__ is failure
-    assert len(times) < 10
-
-
-async def test_the_deadline_ends_a_call_that_hangs() -> None:
-    cancelled = asyncio.Event()
-
-    async def hang() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            cancelled.set()
-
-    with pytest.raises(DeadlineExceeded, match=r"no answer from it within 0\.2 s"):
-        await Patience(0.2, "it").wait_for(hang)
-    assert cancelled.is_set()
-
-
-async def test_calls_share_one_deadline() -> None:
-    patience = Patience(0.3, "it")
-    await asyncio.sleep(0.4)
-    assert patience.left_s == 0.0
-    with pytest.raises(DeadlineExceeded):
-        await patience.wait_for(lambda: asyncio.sleep(60))
+def test_what_another_try_can_cure(cls: type[ServiceUnavailable]) -> None:
+    assert is_retried(cls("why")) == (cls.code in RETRIED)
 
 
 def test_the_tree_has_no_other_class_that_is_tried_again() -> None:
     classes = [c for c in vars(shared.errors).values() if isinstance(c, type)]
     unavailable = {c.code for c in classes if issubclass(c, ServiceUnavailable)}
-    assert unavailable - RETRIED == {"upload_timeout", "bad_gateway"}
+    assert unavailable - RETRIED == {"upload_timeout"}
+
+
+# Rests
+
+
+def test_a_service_is_ready_until_it_fails() -> None:
+    assert BackOff().ready_at < 0
+
+
+def test_rests_double_up_to_the_longest() -> None:
+    back_off, now, rests = BackOff(), 100.0, []
+    for _ in range(2000):
+        back_off.failed(now, now, None)
+        rests.append(back_off.ready_at - now)
+        now = back_off.ready_at
+    for failures, rest in enumerate(rests[:6]):
+        longest = FIRST_PAUSE_S * 2**failures
+        assert 0.49 * longest < rest < 1.01 * longest
+    assert min(rests[6:]) > LONGEST_PAUSE_S / 2.01
+    assert max(rests) < 1.01 * LONGEST_PAUSE_S
+    assert len(set(rests)) > 1000  # jitter
+    assert not back_off.asked_for
+
+
+def test_the_service_decides_how_long_it_rests() -> None:
+    back_off = BackOff()
+    back_off.failed(0.0, 1.0, 30.0)
+    assert 31.0 <= back_off.ready_at <= 34.0
+    assert back_off.asked_for
+
+
+def test_asking_for_no_rest_is_no_way_to_make_the_client_spin() -> None:
+    back_off = BackOff()
+    back_off.failed(0.0, 1.0, 0.0)
+    assert back_off.ready_at >= 1.0 + SHORTEST_PAUSE_S
+
+
+def test_what_fails_together_counts_once() -> None:
+    back_off = BackOff()
+    for _ in range(8):
+        back_off.failed(0.0, 1.0, None)
+    assert back_off.ready_at <= 1.0 + FIRST_PAUSE_S
+    # But a wish is heard whenever it was sent, and the longest one counts.
+    back_off.failed(0.5, 1.0, 5.0)
+    back_off.failed(0.5, 1.0, 2.0)
+    assert back_off.ready_at >= 6.0
+
+
+def test_a_success_ends_the_series() -> None:
+    back_off, now = BackOff(), 1.0
+    for _ in range(5):
+        back_off.failed(now, now, None)
+        now += 60
+    back_off.succeeded(now)
+    assert back_off.ready_at < 0
+    back_off.failed(now, now, None)
+    assert back_off.ready_at <= now + FIRST_PAUSE_S
+
+
+def test_an_answer_to_what_was_sent_before_the_failure_says_nothing() -> None:
+    back_off = BackOff()
+    back_off.failed(1.0, 2.0, 30.0)
+    back_off.succeeded(1.5)
+    assert back_off.ready_at >= 32.0
+
+
+def test_a_rest_can_be_cut_short_but_the_series_goes_on() -> None:
+    back_off = BackOff()
+    back_off.failed(1.0, 1.0, None)
+    back_off.cut_short()
+    assert back_off.ready_at < 0
+    back_off.failed(1.0, 1.0, None)
+    assert back_off.ready_at >= 1.0 + FIRST_PAUSE_S * 0.99
+
+
+# Deadlines
+
+
+async def test_patience_runs_out() -> None:
+    patience = Patience(0.1)
+    assert 0 < patience.left_s <= 0.1
+    assert patience.end > asyncio.get_running_loop().time()
+    await asyncio.sleep(0.15)
+    assert patience.left_s == 0.0
