@@ -36,7 +36,7 @@ class ServiceProcess:
     """
 
     def __init__(self, folder: Path, **environment: str) -> None:
-        self._folder = folder
+        self.folder = folder
         self._environment = environment
         self._log = folder / "service.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -46,6 +46,12 @@ class ServiceProcess:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self, reward: str = "jpeg_compressibility") -> None:
         """Start, and wait until it is ready."""
         command = [sys.executable, "-m", "reward_services", "serve", reward]
@@ -54,7 +60,7 @@ class ServiceProcess:
                 [*command, "--port", str(self._port)],
                 stdout=log,
                 stderr=log,
-                cwd=self._folder,
+                cwd=self.folder,
                 env={**os.environ, **self._environment},
             )
         while not (ready := [line for line in self.log.splitlines() if '"ready"' in line]):
