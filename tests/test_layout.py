@@ -77,12 +77,15 @@ def test_a_wheel_holds_the_four_packages_and_nothing_else(wheel_names: list[str]
     assert not [name for name in wheel_names if "node_modules" in name or "__pycache__" in name]
 
 
-def test_a_wheel_holds_all_code_recipes_and_type_markers(wheel_names: list[str]) -> None:
+def test_a_wheel_holds_all_code_recipes_pages_and_type_markers(wheel_names: list[str]) -> None:
     recipes = [*(ROOT / "trainer" / "recipes").glob("*.toml")]
+    page = [*(ROOT / "reward_services" / "static").iterdir()]
     assert recipes
+    assert page
     expected = [
         *source_files(*PACKAGES),
         *recipes,
+        *page,
         *(ROOT / name / "py.typed" for name in PACKAGES),
     ]
     assert {str(file.relative_to(ROOT)) for file in expected} <= set(wheel_names)

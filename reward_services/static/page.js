@@ -54,7 +54,10 @@ async function loadInfo() {
 
 const better = (direction) => (direction === "maximize" ? "higher is better" : "lower is better");
 
-/** Another version answered than the one that was described: the service was started anew. */
+const sameReward = (body) =>
+  info?.name === body.reward && ["version", "units", "direction"].every((field) => info[field] === body[field]);
+
+/** Another reward answered than the one that was described: the service was started anew. */
 async function renewInfo() {
   info = null;
   await loadInfo();
@@ -130,7 +133,7 @@ async function ask() {
     const answer = await call("score", { method: "POST", body: form, signal: underway.signal });
     const body = await answer.json();
     const elapsedMs = performance.now() - from;
-    if (body.version !== info?.version) await renewInfo();
+    if (!sameReward(body)) await renewInfo();
     show(started, body, answer.headers.get("Server-Timing") ?? "", elapsedMs);
   } catch (error) {
     at.result.replaceChildren(element("p", error.name === "AbortError" ? "Cancelled." : "No score.", "empty"));
