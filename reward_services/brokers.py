@@ -44,3 +44,17 @@ def open_broker(settings: ServiceSettings, name: str) -> Broker:
         queue = MemoryQueue(limits)
         return Broker(queue, MemoryRegistry(), MemoryDeadLetters(queue), MemoryNotes())
     raise SettingsError(f"there is no broker {settings.broker_url!r}: use memory://")
+
+
+def open_shared_broker(settings: ServiceSettings, name: str) -> Broker:
+    """As `open_broker`, for a process that meets others there.
+
+    Raises:
+        SettingsError: no broker of this kind, or one that is of no use to other processes.
+    """
+    if urlsplit(settings.broker_url).scheme == "memory":
+        raise SettingsError(
+            "memory:// lives in one process: set REWARD_BROKER_URL=redis://… here and in the "
+            "other processes, or run API and worker in one with reward-services serve"
+        )
+    return open_broker(settings, name)
