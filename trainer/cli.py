@@ -29,7 +29,10 @@ def train(
     ],
     reward: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=URL", help="The reward and the address of its service."),
+        typer.Option(
+            metavar="NAME=URL[,URL…]",
+            help="The reward and the address of its service; several replicas with commas.",
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -120,7 +123,7 @@ def report(
 
 
 def _rewards(options: Sequence[str]) -> dict[str, str]:
-    """`name=url` options as a table.
+    """`name=url` options as a table; a URL may be several with commas.
 
     Raises:
         ConfigError: an option has another form, or a name comes twice.

@@ -159,8 +159,8 @@ def load_config(
         recipe: name of a shipped recipe, or path of a TOML file.
         overrides: `section.key=value`, the strongest source. Lists and tables are written as in
             TOML: `training.betas=[0.9, 0.99]`.
-        rewards: reward name → URL; replaces every reward of the other sources, but keeps the
-            other settings of a reward of that name.
+        rewards: reward name → URL, or several with commas; replaces every reward of the other
+            sources, but keeps the other settings of a reward of that name.
 
     Raises:
         ConfigError: one line that names the setting and what to change.
@@ -173,8 +173,8 @@ def load_config(
         known = values.get("rewards", {})
         tables = {name: known.get(name) for name in rewards} if isinstance(known, dict) else {}
         values["rewards"] = {
-            name: (table if isinstance(table := tables.get(name), dict) else {}) | {"url": url}
-            for name, url in rewards.items()
+            name: (table if isinstance(table := tables.get(name), dict) else {}) | {"urls": urls}
+            for name, urls in rewards.items()
         }
     try:
         config = Config(**values)

@@ -18,7 +18,8 @@ from trainer.ddim import DDIMTables
 from trainer.interrupts import Interrupts
 from trainer.policy import Policy
 from trainer.prompts import PromptSampler, load_prompts
-from trainer.rewards import RewardServices, RewardSource
+from trainer.reward_service import RewardSource
+from trainer.rewards import RewardServices
 from trainer.run_folder import RunFolder
 from trainer.stops import ConfigError, RunStopped
 from trainer.terminal import Terminal
@@ -236,7 +237,7 @@ def _services(config: Config, terminal: Terminal) -> RewardServices:
                 f"rewards.{name}.api_key_env names {section.api_key_env}, which is not set in the "
                 "environment; export it, or remove the setting"
             )
-    sources.append(RewardSource(name, section.url, key))
+    sources.append(RewardSource(name, section.urls, key))
     return RewardServices(
         sources,
         deadline_s=config.scoring.deadline_s,

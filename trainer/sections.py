@@ -5,13 +5,14 @@ All sections are frozen, and an unknown key in any of them is an error.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
+Url = Annotated[str, Field(pattern=r"^https?://\S+$")]
 
 
 class Section(BaseModel):
@@ -156,17 +157,30 @@ class AdvantagesSection(Section):
 
 
 class RewardSection(Section):
-    """One reward: where its service is. Written short as just the URL."""
+    """One reward: where its service is. Written short as just the URL, or a list of URLs."""
 
-    url: Annotated[str, Field(pattern=r"^https?://\S+$")]
-    """Base URL of the reward service."""
+    urls: Annotated[tuple[Url, ...], Field(min_length=1)]
+    """Base URL of the reward service, or those of its replicas, as a list or with commas. All must
+    serve the same version; the run goes on while one of them is up."""
     api_key_env: str | None = None
     """Name of the environment variable that holds the service's API key."""
 
     @model_validator(mode="before")
     @classmethod
-    def _from_url(cls, value: object) -> object:
-        return {"url": value} if isinstance(value, str) else value
+    def _from_urls(cls, value: object) -> object:
+        return {"urls": value} if isinstance(value, str | list | tuple) else value
+
+    @field_validator("urls", mode="before")
+    @classmethod
+    def _separated_by_commas(cls, value: object) -> object:
+        return tuple(url.strip() for url in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("urls")
+    @classmethod
+    def _no_url_twice(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        if len({url.rstrip("/") for url in urls}) < len(urls):
+            raise ValueError("a URL is given twice, which would count one replica as two: keep one")
+        return urls
 
 
 class ScoringSection(Section):

@@ -1,14 +1,17 @@
-"""The micro pipeline of the golden runs, as a policy."""
+"""The micro pipeline of the golden runs, as a policy, and pictures with their rewards."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from trainer.policy import Policy
 from trainer.sampling import Rollout, noise_seed, sample, trajectory_noise
+from trainer.scores import Images
 from trainer.sections import ModelSection
 from trainer.update import PairScorer
 
@@ -82,3 +85,29 @@ clip_range = 1e-3
 """
     )
     return path
+
+
+@pytest.fixture
+def pictures() -> Callable[[int], Images]:
+    """Pictures that differ in size as JPEG: more and more of each is noise."""
+
+    def draw(count: int) -> Images:
+        generator = np.random.default_rng(0)
+        images = np.zeros((count, 32, 32, 3), np.uint8)
+        for row, image in enumerate(images):
+            image[: row + 1] = generator.integers(0, 256, image[: row + 1].shape)
+        return images
+
+    return draw
+
+
+@pytest.fixture
+def jpeg_rewards() -> Callable[[Images], list[float]]:
+    """What the JPEG reward gives to pictures, computed here."""
+
+    def compress(image: Images) -> float:
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=95)
+        return -len(buffer.getvalue()) / 1000
+
+    return lambda images: [compress(image) for image in images]

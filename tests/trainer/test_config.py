@@ -45,7 +45,7 @@ def test_nested_values_from_the_environment(recipe: Path, monkeypatch: pytest.Mo
     config = load_config(recipe)
     assert config.model.lora.rank == 9
     assert config.training.betas == (0.1, 0.2)
-    assert config.reward[1].url == "http://other:1"
+    assert config.reward[1].urls == ("http://other:1",)
 
 
 def test_overrides_of_every_kind(recipe: Path) -> None:
@@ -68,7 +68,33 @@ def test_overrides_of_every_kind(recipe: Path) -> None:
 def test_rewards_of_the_command_line_replace_all_others(recipe: Path) -> None:
     config = load_config(recipe, rewards={"brightness": "https://host/x"})
     name, section = config.reward
-    assert (name, section.url, list(config.rewards)) == ("brightness", "https://host/x", [name])
+    assert (name, section.urls, list(config.rewards)) == ("brightness", ("https://host/x",), [name])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "rewards.jpeg_compressibility=http://a:1,http://b:2",
+        "rewards.jpeg_compressibility.urls=http://a:1, http://b:2",
+        "rewards.jpeg_compressibility=['http://a:1', 'http://b:2']",
+        "rewards.jpeg_compressibility.urls=['http://a:1', 'http://b:2']",
+    ],
+)
+def test_a_reward_may_have_replicas(recipe: Path, override: str, tmp_path: Path) -> None:
+    config = load_config(recipe, [override])
+    assert config.reward[1].urls == ("http://a:1", "http://b:2")
+    written = tmp_path / "config.toml"
+    written.write_text(config.to_toml(), encoding="utf-8")
+    assert load_config(written) == config
+
+
+def test_replicas_from_command_line_and_environment(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = ("http://a:1", "http://b:2")
+    assert load_config(recipe, rewards={"r": "http://a:1,http://b:2"}).reward[1].urls == two
+    monkeypatch.setenv("DDPO_REWARDS__JPEG_COMPRESSIBILITY", "http://a:1,http://b:2")
+    assert load_config(recipe).reward[1].urls == two
 
 
 @pytest.mark.parametrize(
@@ -84,7 +110,10 @@ def test_rewards_of_the_command_line_replace_all_others(recipe: Path) -> None:
         (["run.name=../x"], r"^run.name: "),
         (["training.algorithm=ppo"], r"^training.algorithm: .*'ddpo_is'.*\(got 'ppo'\)$"),
         (["rewards.other=http://x"], r"2 rewards are named \(jpeg_compressibility, other\)"),
-        (["rewards.jpeg_compressibility=localhost"], r"^rewards.jpeg_compressibility.url: "),
+        (["rewards.jpeg_compressibility=localhost"], r"^rewards.jpeg_compressibility.urls.0: "),
+        (["rewards.jpeg_compressibility=http://a,"], r"^rewards.jpeg_compressibility.urls.1: "),
+        (["rewards.jpeg_compressibility=http://a,http://a/"], r"urls: a URL is given twice"),
+        (["rewards.jpeg_compressibility=[]"], r"^rewards.jpeg_compressibility.urls: .*at least 1"),
         (["advantages.min_count=99"], r"^advantages: min_count 99 .* buffer_size 16: raise"),
         (["training.batch_size=60"], r"256 is not a multiple of training.batch_size 60: use 240"),
         (["epochs=3"], r"^--set 'epochs=3' is not of the form section.key=value$"),
@@ -156,7 +185,7 @@ def test_differences_name_setting_and_values(recipe: Path) -> None:
     assert config.differences(config) == []
     assert config.differences(other) == ["training.epochs: 3 → 9"]
     without = config.model_copy(update={"rewards": {}})
-    assert "rewards.jpeg_compressibility.url" in " ".join(config.differences(without))
+    assert "rewards.jpeg_compressibility.urls" in " ".join(config.differences(without))
 
 
 def test_a_run_needs_a_reward() -> None:

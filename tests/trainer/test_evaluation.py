@@ -11,7 +11,8 @@ from trainer.config import Config, load_config
 from trainer.evaluation import evaluate
 from trainer.gallery import Evaluation
 from trainer.policy import Policy
-from trainer.rewards import RewardServices, RewardSource
+from trainer.reward_service import RewardSource
+from trainer.rewards import RewardServices
 from trainer.scores import Images
 from trainer.stops import Interrupted, RunStopped
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def services(service: "ServiceProcess") -> Iterator[RewardServices]:
-    sources = [RewardSource("jpeg", service.url)]
+    sources = [RewardSource("jpeg", (service.url,))]
     with RewardServices(sources, deadline_s=30, max_outage_s=30, notify=print) as connected:
         connected.connect()
         yield connected

@@ -55,7 +55,7 @@ def config_of(micro_sd: Path, tmp_path: Path) -> Callable[..., Config]:
             "advantages": {"buffer_size": 6, "min_count": 2},
             "evaluation": {"samples": 3},
             "tracking": {"tensorboard": False},
-            "rewards": {"jpeg": {"url": url}},
+            "rewards": {"jpeg": {"urls": [url]}},
         }
         for section, changes in sections.items():
             values[section] = values.get(section, {}) | changes

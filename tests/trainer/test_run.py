@@ -60,7 +60,7 @@ def test_the_environment_counts_as_a_change(
         "scoring.max_outage_s=7",
         "checkpoints.keep=9",
         "tracking.tensorboard=true",
-        "rewards.jpeg.url=http://127.0.0.1:10",
+        "rewards.jpeg.urls=http://127.0.0.1:10",
     ],
 )
 def test_what_does_not_is_taken(micro_recipe: Path, override: str) -> None:
