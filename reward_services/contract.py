@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import ValidationError
 
 from reward_services.scorer import (
     ItemError,
@@ -18,8 +19,10 @@ from reward_services.scorer import (
     describe,
     run_scorer,
 )
+from shared.schema import ItemResult
 
 PROMPTS = ("a cat", "a dog riding a bicycle", "an ant", "three horses on a hill")
+UNUSUAL_PROMPTS = ("", " ", "\n", "猫 🐈‍⬛", "<b>&amp;", "a cat and " * 1000)
 # Timing is repeated this often; the median counts.
 ROUNDS = 3
 
@@ -37,22 +40,24 @@ def check_scorer(make: Callable[[], Scorer], tolerance: float = 0.0) -> Iterator
     """Run every check, yielding each outcome as soon as it is known.
 
     Args:
-        make: builds the scorer; called twice.
+        make: builds the scorer; called twice, as every worker builds its own.
         tolerance: how far scores may lie apart that should be equal. 0 on a CPU; a GPU may round
             differently for batches of different size.
     """
-    scorer = make()
-    kit = _Kit(scorer, tolerance)
+    kit = _Kit(make, tolerance)
     checks: dict[str, Callable[[], str]] = {
-        "description": lambda: kit.description(make),
+        "description": kit.description,
         "length and order": kit.order,
         "batch-mates": kit.batch_mates,
         "determinism": kit.determinism,
+        "two instances": kit.instances,
         "unusual pictures": kit.unusual,
+        "unusual prompts": kit.unusual_prompts,
         "range": kit.bounds,
         "details": kit.details,
         "pictures untouched": kit.untouched,
         "latency": kit.latency,
+        "close": kit.close,
     }
     for name, check in checks.items():
         try:
@@ -62,7 +67,8 @@ def check_scorer(make: Callable[[], Scorer], tolerance: float = 0.0) -> Iterator
         except ScorerContractError as error:
             yield Finding(name, False, str(error))
         except Exception as error:
-            yield Finding(name, False, f"score() raised {type(error).__name__}: {error}")
+            said = " ".join(str(error).split())
+            yield Finding(name, False, f"it raised {type(error).__name__}: {said}")
 
 
 class _Broken(Exception):
@@ -72,14 +78,16 @@ class _Broken(Exception):
 class _Kit:
     """The checks; each returns what it saw, or raises."""
 
-    def __init__(self, scorer: Scorer, tolerance: float) -> None:
-        self._scorer = scorer
+    def __init__(self, make: Callable[[], Scorer], tolerance: float) -> None:
+        self._scorer = make()
+        self._other: Scorer | None = make()
         self._tolerance = tolerance
         self._items = pictures(8)
 
-    def description(self, make: Callable[[], Scorer]) -> str:
+    def description(self) -> str:
+        assert self._other is not None
         about = describe(self._scorer)
-        again = describe(make())
+        again = describe(self._other)
         if about != again:
             raise _Broken(f"two instances describe themselves differently: {about} and {again}")
         return f"{about.name}, version {about.version}, {about.units}, {about.direction}"
@@ -100,8 +108,23 @@ class _Kit:
         self._require_equal(self._scores(self._items), self._scores(self._items), "a second time")
         return "the same pictures score the same again"
 
+    def instances(self) -> str:
+        """What one worker scores, another must score the same: weights drawn anew would differ."""
+        assert self._other is not None
+        first, second = self._scores(self._items), _scores(self._other, self._items)
+        self._require_equal(first, second, "by a second instance")
+        # Two copies of a large model may be as much as the machine holds.
+        self._other = None
+        return "two instances score the same"
+
     def unusual(self) -> str:
-        items = [ScoreItem(image, PROMPTS[0]) for image in unusual_images()]
+        return self._all_answered([ScoreItem(image, PROMPTS[0]) for image in unusual_images()])
+
+    def unusual_prompts(self) -> str:
+        picture = self._items[0].image
+        return self._all_answered([ScoreItem(picture, prompt) for prompt in UNUSUAL_PROMPTS])
+
+    def _all_answered(self, items: Sequence[ScoreItem]) -> str:
         outcomes = [self._run([item])[0] for item in items]
         refused = sum(isinstance(outcome, ItemError) for outcome in outcomes)
         return f"{len(items) - refused} scored and {refused} refused of {len(items)}, none raised"
@@ -119,8 +142,12 @@ class _Kit:
         for outcome in self._run(self._items):
             if isinstance(outcome, Scored):
                 try:
-                    json.dumps(dict(outcome.details), allow_nan=False)
-                except (TypeError, ValueError) as error:
+                    answer = ItemResult(score=outcome.score, details=dict(outcome.details))
+                    json.dumps(answer.details, allow_nan=False)
+                except ValidationError as error:
+                    where = ".".join(map(str, error.errors()[0]["loc"][1:]))
+                    raise _Broken(f"details are not JSON: look at {where}") from None
+                except ValueError as error:
                     raise _Broken(f"details are not JSON: {error}") from None
                 keys.update(outcome.details)
         return f"JSON with {', '.join(sorted(keys))}" if keys else "none"
@@ -149,21 +176,33 @@ class _Kit:
             times.append(time.perf_counter() - started)
         return statistics.median(times) * 1000
 
+    def close(self) -> str:
+        """The last check: what is closed scores no more."""
+        close = getattr(self._scorer, "close", None)
+        if not callable(close):
+            return "nothing to close"
+        close()
+        return "closed"
+
     def _run(self, items: Sequence[ScoreItem]) -> list[Scored | ItemError]:
         return run_scorer(self._scorer, items)
 
     def _scores(self, items: Sequence[ScoreItem]) -> list[float]:
-        scores = []
-        for outcome in self._run(items):
-            if isinstance(outcome, ItemError):
-                raise _Broken(f"an ordinary picture was refused: {outcome.message}")
-            scores.append(outcome.score)
-        return scores
+        return _scores(self._scorer, items)
 
     def _require_equal(self, first: Sequence[float], second: Sequence[float], when: str) -> None:
         for index, (one, other) in enumerate(zip(first, second, strict=True)):
             if abs(one - other) > self._tolerance:
                 raise _Broken(f"picture {index} scores {one!r}, but {other!r} {when}")
+
+
+def _scores(scorer: Scorer, items: Sequence[ScoreItem]) -> list[float]:
+    scores = []
+    for outcome in run_scorer(scorer, items):
+        if isinstance(outcome, ItemError):
+            raise _Broken(f"an ordinary picture was refused: {outcome.message}")
+        scores.append(outcome.score)
+    return scores
 
 
 def pictures(count: int, side: int = 64) -> list[ScoreItem]:

@@ -134,13 +134,15 @@ def describe(scorer: Scorer) -> ScorerDescription:
         raise ScorerContractError(
             f'{name}.direction must be "maximize" or "minimize", not {direction!r}'
         )
-    lowest, highest = getattr(scorer, "range", (None, None))
+    units = getattr(scorer, "units", "score")
+    if not isinstance(units, str) or not units:
+        raise ScorerContractError(f"{name}.units must be a text that is not empty, not {units!r}")
     return ScorerDescription(
         name=name,
         version=str(getattr(scorer, "version", None) or _source_hash(scorer)),
-        units=str(getattr(scorer, "units", "score")),
+        units=units,
         direction=direction,
-        range=(lowest, highest),
+        range=_range(name, getattr(scorer, "range", (None, None))),
         max_batch_size=size,
         needs_prompt=bool(getattr(scorer, "needs_prompt", True)),
     )
@@ -168,6 +170,8 @@ def run_scorer(scorer: Scorer, items: Sequence[ScoreItem]) -> list[Scored | Item
 
 def _checked(name: str, outcome: object) -> Scored | ItemError:
     if isinstance(outcome, ItemError):
+        if not (outcome.message and outcome.code):
+            raise ScorerContractError(f"{name} refused a picture without a message or a code")
         return outcome
     details: Mapping[str, Any] = {}
     value: object = outcome
@@ -181,6 +185,22 @@ def _checked(name: str, outcome: object) -> Scored | ItemError:
     if not math.isfinite(score):
         return ItemError(f"{name} gave the score {score}", code="non_finite_score")
     return Scored(score, details)
+
+
+def _range(name: str, bounds: object) -> tuple[float | None, float | None]:
+    if isinstance(bounds, Sequence) and len(bounds) == 2:
+        low, high = bounds
+        numbers = [each for each in (low, high) if each is not None]
+        if all(_is_finite(each) for each in numbers) and numbers == sorted(numbers):
+            return low, high
+    raise ScorerContractError(
+        f"{name}.range must be (lowest, highest), each a finite number or None for no bound, "
+        f"not {bounds!r}"
+    )
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _class_name(scorer: object) -> str:

@@ -16,11 +16,14 @@ CHECKS = {
     "length and order",
     "batch-mates",
     "determinism",
+    "two instances",
     "unusual pictures",
+    "unusual prompts",
     "range",
     "details",
     "pictures untouched",
     "latency",
+    "close",
 }
 
 
@@ -75,6 +78,10 @@ def strict(items: Sequence[ScoreItem]) -> list[float]:
     return means(items)
 
 
+def dropping(item: ScoreItem) -> float:
+    return float(item.image.mean()) / len(item.prompt)
+
+
 def writing(items: Sequence[ScoreItem]) -> list[float]:
     scores = means(items)
     for item in items:
@@ -85,20 +92,31 @@ def writing(items: Sequence[ScoreItem]) -> list[float]:
 FAULTS: dict[str, tuple[Score, set[str]]] = {
     "sorted scores": (lambda items: sorted(means(items)), {"length and order", "batch-mates"}),
     "depends on batch-mates": (normalised, {"batch-mates"}),
-    "not deterministic": (turning(), {"length and order", "batch-mates", "determinism"}),
+    "not deterministic": (
+        turning(),
+        {"length and order", "batch-mates", "determinism", "two instances"},
+    ),
+    "raises on an empty prompt": (
+        lambda items: [dropping(item) for item in items],
+        {"unusual prompts"},
+    ),
     "raises on small pictures": (strict, {"unusual pictures"}),
     "out of its range": (lambda items: [-1 - mean for mean in means(items)], {"range"}),
     "details are not JSON": (
         lambda items: [Scored(mean, {"x": float("nan")}) for mean in means(items)],
         {"details"},
     ),
+    "details whose keys are numbers": (
+        lambda items: [Scored(mean, {1: "x"}) for mean in means(items)],  # type: ignore[dict-item]
+        {"details"},
+    ),
     "writes into its input": (
         writing,
-        {"length and order", "batch-mates", "determinism", "pictures untouched"},
+        {"length and order", "batch-mates", "determinism", "two instances", "pictures untouched"},
     ),
     "refuses ordinary pictures": (
         lambda items: [ItemError("no") for _ in items],
-        {"length and order", "batch-mates", "determinism", "range"},
+        {"length and order", "batch-mates", "determinism", "two instances", "range"},
     ),
 }
 
@@ -110,7 +128,7 @@ def test_a_fault_is_found(name: str) -> None:
 
 
 def test_a_missing_score_fails_all_that_needs_scores() -> None:
-    assert failed(lambda: Made(lambda items: means(items)[1:])) == CHECKS - {"description"}
+    assert failed(lambda: Made(lambda items: means(items)[1:])) == CHECKS - {"description", "close"}
 
 
 def test_a_tolerance_forgives_rounding() -> None:
@@ -126,6 +144,26 @@ def test_two_instances_must_agree_on_their_version() -> None:
         return scorer
 
     assert failed(make) == {"description"}
+
+
+def test_weights_that_every_worker_draws_anew() -> None:
+    weights = iter(np.random.default_rng(0).uniform(size=2))
+
+    def make() -> Scorer:
+        weight = float(next(weights))
+        return Made(lambda items: [mean * weight for mean in means(items)])
+
+    assert failed(make) == {"two instances"}
+
+
+def test_a_scorer_is_closed_last() -> None:
+    class Closing(Made):
+        def close(self) -> None:
+            raise RuntimeError("it\nhangs")
+
+    *rest, last = check_scorer(lambda: Closing(means))
+    assert all(finding.passed for finding in rest)
+    assert last == Finding("close", False, "it raised RuntimeError: it hangs")
 
 
 def test_findings_come_one_by_one() -> None:

@@ -69,6 +69,12 @@ def test_item_errors_pass() -> None:
     assert run_scorer(Fixed([error, 1.0, error]), ITEMS) == [error, Scored(1.0), error]
 
 
+@pytest.mark.parametrize("error", [ItemError(""), ItemError("too dark", code="")])
+def test_an_item_error_says_why(error: ItemError) -> None:
+    with pytest.raises(ScorerContractError, match="without a message or a code"):
+        run_scorer(Fixed([error, 1.0, error]), ITEMS)
+
+
 def test_a_minimal_scorer_is_described_with_defaults() -> None:
     about = describe(Fixed([]))
     assert (about.name, about.max_batch_size, about.units) == ("fixed", 8, "score")
@@ -95,6 +101,13 @@ def test_the_info_holds_the_identity_and_the_limits() -> None:
         ("max_batch_size", True, "max_batch_size must be a number from 1"),
         ("score", None, r"needs a method `score\(items\)`"),
         ("direction", "up", 'must be "maximize" or "minimize"'),
+        ("units", "", "units must be a text"),
+        ("units", None, "units must be a text"),
+        ("range", 1.0, r"range must be \(lowest, highest\)"),
+        ("range", (0.0,), r"range must be \(lowest, highest\)"),
+        ("range", (1.0, 0.0), r"range must be \(lowest, highest\)"),
+        ("range", (0.0, math.inf), "a finite number or None"),
+        ("range", (True, None), "a finite number or None"),
     ],
 )
 def test_a_description_that_cannot_be_used(attribute: str, value: object, complaint: str) -> None:
