@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,11 @@ from typer.main import get_command
 
 import reward_services.cli
 import trainer.cli
+from examples.brightness import Brightness
 from reward_services.api import ROUTES
+from reward_services.contract import check_scorer
 from reward_services.metrics import Metrics
+from reward_services.scorer import ScorerDescription
 from reward_services.settings import PREFIX, ServiceSettings
 from trainer.config import Config, recipe_names
 from trainer.tracking import METRICS
@@ -146,7 +150,27 @@ def test_links_between_pages() -> None:
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def test_the_reward_in_the_readme_is_the_example() -> None:
-    """The example is run by tests/test_examples.py."""
-    example = read(ROOT / "examples" / "brightness.py")
-    assert f"```python\n{example}```" in read(ROOT / "README.md")
+@pytest.mark.parametrize(
+    ("page", "name"),
+    [
+        ("README.md", "brightness"),
+        ("docs/write-a-reward.md", "brightness"),
+        ("docs/write-a-reward.md", "sharpness"),
+    ],
+)
+def test_the_rewards_in_the_docs_are_the_examples(page: str, name: str) -> None:
+    """The examples are run by tests/test_examples.py."""
+    example = read(ROOT / "examples" / f"{name}.py")
+    assert f"```python\n{example}```" in read(ROOT / page)
+
+
+def test_what_a_reward_says_about_itself() -> None:
+    page = read(ROOT / "docs" / "write-a-reward.md")
+    table = page[page.index("\n## What a reward says") : page.index("\n## One that explains")]
+    documented = found(r"(?m)^\| `(\w+)` \|", table)
+    assert documented == {field.name for field in fields(ScorerDescription)}
+
+
+def test_the_output_of_check_in_the_docs() -> None:
+    shown = found(r"(?m)^ok    ([\w -]+):", read(ROOT / "docs" / "write-a-reward.md"))
+    assert shown == {finding.name for finding in check_scorer(Brightness)}

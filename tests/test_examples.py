@@ -16,10 +16,13 @@ import pytest
 from PIL import Image
 
 from examples.brightness import Brightness
-from reward_services import ScoreItem
+from examples.sharpness import Sharpness
+from reward_services import ItemError, Scored, ScoreItem
+from shared.client import SyncRewardClient
 
 ROOT = Path(__file__).parent.parent
 REWARD = "examples.brightness:Brightness"
+SHARPNESS = "examples.sharpness:Sharpness"
 
 
 def run(*command: str) -> str:
@@ -55,8 +58,37 @@ def test_brightness(grey: int, score: float) -> None:
     assert Brightness().score([ScoreItem(picture)]) == [pytest.approx(score)]
 
 
-def test_brightness_keeps_the_contract() -> None:
-    assert "FAIL" not in run(sys.executable, "-m", "reward_services", "check", REWARD)
+@pytest.mark.parametrize("reward", [REWARD, SHARPNESS])
+def test_the_rewards_keep_the_contract(reward: str) -> None:
+    assert "FAIL" not in run(sys.executable, "-m", "reward_services", "check", reward)
+
+
+def test_sharpness_of_one_white_pixel() -> None:
+    """Around a single pixel the Laplacian is known: -4 on it, 1 on its four neighbours."""
+    picture = np.zeros((5, 5, 3), np.uint8)
+    picture[2, 2] = 200
+    (outcome,) = Sharpness().score([ScoreItem(picture)])
+    assert isinstance(outcome, Scored)
+    assert outcome.details == {"strongest_edge": pytest.approx(800), "pixels": 25}
+    assert outcome.score == pytest.approx(200 * (20 / 9) ** 0.5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (2, 9, 3), (9, 2, 3)])
+def test_sharpness_refuses_what_has_no_inside(shape: tuple[int, ...]) -> None:
+    (outcome,) = Sharpness().score([ScoreItem(np.zeros(shape, np.uint8))])
+    assert isinstance(outcome, ItemError)
+
+
+def test_a_reward_of_ones_own_over_http() -> None:
+    picture = np.zeros((6, 4, 3), np.uint8)
+    with served(SHARPNESS) as url, SyncRewardClient(url) as client:
+        info = client.info()
+        (flat, refused) = client.score([picture, picture[:1]], ["", ""]).results
+    assert (info.name, info.units, info.range) == ("sharpness", "grey levels", (0.0, None))
+    assert info.needs_prompt is False
+    assert (flat.score, flat.details["pixels"]) == (0.0, 24)
+    assert refused.error is not None
+    assert refused.error.code == "not_scorable"
 
 
 def test_a_folder_is_scored_best_first(tmp_path: Path) -> None:
