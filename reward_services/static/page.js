@@ -5,6 +5,7 @@ import { element, message, result, shownScore } from "./result.js";
 
 const KEPT = 8; // earlier scores that stay on the page
 const LOOK_AGAIN_MS = 2000; // while the service is loading or away
+const WAITING = { draining: "shutting down", not_ready: "loading", broker_unavailable: "queue away" };
 const at = Object.fromEntries([...document.querySelectorAll("[id]")].map((each) => [each.id, each]));
 
 let info = null;
@@ -22,14 +23,19 @@ async function lookAtService() {
 async function showPhase() {
   let phase = "away";
   let words = "not answering";
+  let more = "";
   try {
-    await call("readyz");
-    [phase, words] = ["ready", "ready"];
+    const { workers, message: said = "" } = await (await call("readyz")).json();
+    more = said;
+    [phase, words] = workers === 0 ? ["waiting", "no worker"] : ["ready", "ready"];
   } catch (fault) {
-    if (fault.status === 503) [phase, words] = ["waiting", { draining: "shutting down", not_ready: "loading" }[fault.code] ?? "not ready"];
+    more = fault.message;
+    if (fault.status === 503) [phase, words] = ["waiting", WAITING[fault.code] ?? "not ready"];
   }
   at.phase.dataset.phase = phase;
   at.phase.textContent = words;
+  at.phase.title = more;
+  if (!info) at.meaning.textContent = more;
   clearTimeout(next);
   if (phase !== "ready") next = setTimeout(lookAtService, LOOK_AGAIN_MS);
 }
