@@ -1,5 +1,8 @@
 """What the way to a scorer costs: 64 pictures of 512×512, in process and over HTTP.
 
+Over HTTP in three ways: API and worker in one process; an API and two workers with all in Redis;
+the same with the pictures in a folder in memory that API and workers share.
+
 All ways run on all cores of this machine, in turns, round by round, so that other load falls on
 all; clients and servers share these cores. Ratios of medians are what to compare.
 
@@ -9,14 +12,15 @@ all; clients and servers share these cores. Ratios of medians are what to compar
 import argparse
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.measuring.pictures import pictures
-from benchmarks.measuring.processes import reward_service
+from benchmarks.measuring.processes import reward_service, split_service
 from benchmarks.measuring.rounds import Measured, Way, in_turns
 from benchmarks.measuring.tables import print_cpu, print_throughput, verdict
 from reward_services.loading import load_scorer
@@ -25,7 +29,9 @@ from shared.client import RewardClient
 
 REWARD = "jpeg_compressibility"
 BASE = "in process"
-GOALS = {"memory://": 0.5}
+MEMORY, REDIS, FOLDER = "memory://", "Redis", "Redis, pictures in a folder"
+GOALS = {MEMORY: 0.5, REDIS: 0.25, FOLDER: 0.35}
+SHARED_MEMORY = "/dev/shm"
 
 Stages = Mapping[str, Sequence[int]]
 
@@ -59,6 +65,16 @@ async def measure(
         return await in_turns([Way(BASE, in_process), *ways], rounds)
 
 
+def started(stack: ExitStack) -> Iterator[tuple[str, tuple[str, Stages]]]:
+    """All services, running until `stack` is closed."""
+    memory = stack.enter_context(reward_service(REWARD))
+    yield MEMORY, (memory.url, {"service": [memory.pid]})
+    folder = stack.enter_context(TemporaryDirectory(dir=SHARED_MEMORY))
+    for name, settings in ((REDIS, {}), (FOLDER, {"blob_url": f"file://{folder}"})):
+        split = stack.enter_context(split_service(REWARD, REWARD, workers=2, **settings))
+        yield name, (split.url, split.stages)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Scoring over HTTP against scoring in process.")
     parser.add_argument("--rounds", type=int, default=15)
@@ -66,8 +82,8 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=64)
     options = parser.parse_args()
     images = pictures(options.items, options.side)
-    with reward_service(REWARD) as memory:
-        services = {"memory://": (memory.url, {"service": [memory.pid]})}
+    with ExitStack() as stack:
+        services = dict(started(stack))
         measured = asyncio.run(measure(services, images, options.rounds))
     print(
         f"{options.items} pictures of {options.side}×{options.side}, {options.rounds} rounds, "

@@ -9,8 +9,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from urllib.error import URLError
@@ -36,6 +37,42 @@ def reward_service(reward: str, **settings: object) -> Iterator[Server]:
     """`reward-services serve`: API, queue and worker in one process; settings as REWARD_*."""
     with _process(_ours("serve", reward, "--port", "0"), _variables(settings)) as (process, log):
         yield Server(_wait_for(process, log, lambda: _announced(log)), process.pid)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """An API, workers and their Redis, each in its own process."""
+
+    url: str
+    stages: dict[str, list[int]]
+
+
+@contextmanager
+def split_service(reward: str, name: str, workers: int, **settings: object) -> Iterator[Split]:
+    """`reward-services api` and workers on a Redis of their own, which writes nothing to disk."""
+    with ExitStack() as stack:
+        redis = stack.enter_context(_redis())
+        variables = _variables({**settings, "broker_url": redis.url})
+
+        def start(*arguments: str) -> tuple["subprocess.Popen[bytes]", Path]:
+            return stack.enter_context(_process(_ours(*arguments), variables))
+
+        api, log = start("api", name, "--port", "0")
+        scoring = [start("worker", reward) for _ in range(workers)]
+        for one in scoring:
+            _wait_for(*one, partial(_announced, one[1]))
+        url = _wait_for(api, log, lambda: _announced(log))
+        pids = [process.pid for process, _ in scoring]
+        yield Split(url, {"API": [api.pid], "Redis": [redis.pid], "workers": pids})
+
+
+@contextmanager
+def _redis() -> Iterator[Server]:
+    port = free_port()
+    command = ["redis-server", "--port", str(port), "--save", "", "--bind", "127.0.0.1"]
+    with _process(command, {}) as (process, log):
+        _wait_for(process, log, lambda: "Ready to accept" in log.read_text() or None)
+        yield Server(f"redis://127.0.0.1:{port}", process.pid)
 
 
 @contextmanager
@@ -116,6 +153,6 @@ def _wait_for(process: "subprocess.Popen[bytes]", log: Path, look: Callable[[], 
     give_up = time.monotonic() + START_S
     while (seen := look()) is None:
         if process.poll() is not None or time.monotonic() > give_up:
-            raise SystemExit(f"{process.args} did not start:\n{log.read_text()}")
+            raise SystemExit(f"{process.args!r} did not start:\n{log.read_text()}")
         time.sleep(0.05)
     return seen

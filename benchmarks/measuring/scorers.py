@@ -11,10 +11,10 @@ class Sleeping:
 
     version = "1"
     needs_prompt = False
-    max_batch_size = 64
 
-    def __init__(self, name: str, batch_s: float, item_s: float) -> None:
+    def __init__(self, name: str, batch_s: float, item_s: float, max_batch_size: int = 64) -> None:
         self.name = name
+        self.max_batch_size = max_batch_size
         self._batch_s = batch_s
         self._item_s = item_s
 
@@ -32,3 +32,8 @@ def device() -> Sleeping:
 def batched_device() -> Sleeping:
     """50 ms per batch and 2 ms per picture, as a model that gains by batches."""
     return Sleeping("batched_device", 0.05, 0.002)
+
+
+def small_batches() -> Sleeping:
+    """10 ms per picture, eight at a time: enough batches to share among workers."""
+    return Sleeping("small_batches", 0.0, 0.01, max_batch_size=8)
