@@ -1,52 +1,82 @@
-"""The HTTP API of one reward: `create_app`. It knows the job queue, and never a scorer."""
+"""The HTTP API of one reward: `create_app`. It knows the broker, and never a scorer."""
 
-from fastapi import FastAPI, Request, Response
+from typing import Annotated
+
+from fastapi import FastAPI, Path, Request, Response
 from starlette.exceptions import HTTPException
 
 from reward_services import openapi
+from reward_services.announcements import Announcements
+from reward_services.brokers import Broker
 from reward_services.edge import Edge
-from reward_services.job_queue import JobQueue
-from reward_services.metrics import Metrics
+from reward_services.health import add_health
+from reward_services.intake import Intake
+from reward_services.jobs_route import JobsRoute
 from reward_services.page import add_page
-from reward_services.readiness import Phase, Readiness
 from reward_services.score_route import ScoreRoute
 from reward_services.settings import ServiceSettings
+from reward_services.tracing import Tracing
 from shared.errors import MethodNotAllowed, NotFound, RequestError
-from shared.schema import ScoreResponse, ServiceInfo
+from shared.schema import SCHEMA_VERSION, JobStatus, ScoreResponse, ServiceInfo
 
-ROUTES = ("/", "/score", "/info", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json")
+JobId = Annotated[str, Path(alias="id", description="from the answer of `POST /jobs`")]
+
+ROUTES = (
+    "/",
+    "/score",
+    "/jobs",
+    "/jobs/{id}",
+    "/info",
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/docs",
+    "/openapi.json",
+)
 
 
 def create_app(
     settings: ServiceSettings,
-    queue: JobQueue,
-    info: ServiceInfo,
-    *,
-    metrics: Metrics | None = None,
-    readiness: Readiness | None = None,
+    broker: Broker,
+    announcements: Announcements,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
-    """The API of the reward that `info` describes.
+    """The API of one reward.
 
     Args:
         settings: limits, keys, deadlines.
-        queue: where jobs go; somebody else runs the workers.
-        info: the answer of `GET /info`; its limits and batch size hold for requests.
-        metrics: shared with the worker when it lives in the same process.
-        readiness: what /readyz answers; ready from the start when not given.
+        broker: where jobs go; somebody else runs the workers.
+        announcements: what is known of them; somebody else keeps it up to date.
+        tracing: where spans go; nowhere by default.
     """
-    metrics = metrics or Metrics(info.name)
-    readiness = readiness or Readiness(Phase.READY)
-    app = FastAPI(title=f"Reward: {info.name}", version=info.version, docs_url=None, redoc_url=None)
+    metrics, readiness = announcements.metrics, announcements.readiness
+    app = FastAPI(
+        title=f"Reward: {metrics.service}",
+        version=str(SCHEMA_VERSION),
+        docs_url=None,
+        redoc_url=None,
+    )
     app.add_middleware(
         Edge,
         metrics=metrics,
         api_keys=[key.get_secret_value() for key in settings.api_keys],
         routes=ROUTES,
+        tracing=tracing or Tracing(),
     )
     app.add_exception_handler(HTTPException, _routing_error)
+    intake = Intake(settings, announcements, metrics, readiness)
+    _add_score(app, ScoreRoute(intake, broker.queue, metrics, settings.deadline_s))
+    _add_jobs(app, JobsRoute(intake, broker.queue, broker.notes, settings, metrics))
+    add_page(app)
+    _add_info(app, announcements)
+    add_health(app, broker.queue, announcements)
+    return app
+
+
+def _add_score(app: FastAPI, route: ScoreRoute) -> None:
     app.add_api_route(
         "/score",
-        ScoreRoute(settings, queue, info, metrics, readiness).answer,
+        route.answer,
         methods=["POST"],
         summary="Score pictures: one result per picture, in order",
         response_model=None,
@@ -54,45 +84,42 @@ def create_app(
             200: {"model": ScoreResponse},
             **openapi.error_answers(*openapi.SCORE_ERRORS),
         },
-        openapi_extra=openapi.SCORE,
+        openapi_extra=openapi.PICTURES,
     )
-    add_page(app)
-    _add_facts(app, info)
-    _add_health(app, queue, metrics, readiness)
-    return app
 
 
-def _add_facts(app: FastAPI, info: ServiceInfo) -> None:
-    @app.get("/info", responses=openapi.error_answers("unauthorized"))
+def _add_jobs(app: FastAPI, route: JobsRoute) -> None:
+    app.add_api_route(
+        "/jobs",
+        route.create,
+        methods=["POST"],
+        summary="Hand pictures in, and ask for their scores later",
+        status_code=202,
+        response_model=None,
+        responses={
+            202: {"model": JobStatus},
+            **openapi.error_answers(*openapi.JOB_ERRORS),
+        },
+        openapi_extra=openapi.PICTURES,
+    )
+    errors = openapi.error_answers("unauthorized", "not_found", "broker_unavailable")
+
+    @app.get("/jobs/{id}", responses=errors)
+    async def show(job_id: JobId) -> JobStatus:
+        """Where a job is, and its scores once it has finished."""
+        return await route.show(job_id)
+
+    @app.delete("/jobs/{id}", status_code=204, responses=errors)
+    async def withdraw(job_id: JobId) -> Response:
+        """Forget a job; what no worker has begun is not scored."""
+        return await route.withdraw(job_id)
+
+
+def _add_info(app: FastAPI, announcements: Announcements) -> None:
+    @app.get("/info", responses=openapi.error_answers("unauthorized", "not_ready"))
     async def describe() -> ServiceInfo:
         """What is scored here, and which requests are taken."""
-        return info
-
-
-def _add_health(app: FastAPI, queue: JobQueue, metrics: Metrics, readiness: Readiness) -> None:
-    @app.get("/livez")
-    async def live() -> dict[str, str]:
-        """Whether the process answers at all."""
-        return {"status": "alive"}
-
-    @app.get("/readyz", responses=openapi.error_answers("not_ready", "draining"))
-    async def ready() -> dict[str, str]:
-        """Whether to send work here."""
-        readiness.require_ready()
-        return {"status": "ready"}
-
-    @app.get("/metrics", response_class=Response)
-    async def expose() -> Response:
-        """Prometheus metrics."""
-        stats = await queue.stats()
-        metrics.observe_queue(
-            waiting_items=stats.waiting_items,
-            reserved_items=stats.reserved_items,
-            redelivered=stats.redelivered,
-            dead=stats.dead,
-        )
-        metrics.ready.set(readiness.phase is Phase.READY)
-        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return announcements.require_info()
 
 
 async def _routing_error(request: Request, error: Exception) -> Response:

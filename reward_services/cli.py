@@ -1,24 +1,21 @@
-"""`reward-services serve | score | check`."""
+"""`reward-services serve | api | worker | status | dlq | score | check`."""
 
 import json
+import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
+from reward_services import queue_commands
 from reward_services.contract import check_scorer
 from reward_services.loading import ScorerLoadError, load_scorer
 from reward_services.scorer import ScoreItem, ScorerContractError, describe
-from reward_services.scoring import score_batch
-from reward_services.settings import (
-    PREFIX,
-    ServiceSettings,
-    SettingsError,
-    refuse_unknown_variables,
-)
-from shared.errors import ImageError
+from reward_services.scoring import BatchHung, score_batch
+from reward_services.settings import ServiceSettings, SettingsError, given_settings
+from reward_services.worker_registry import IdentityConflict
+from shared.errors import ImageError, ServiceUnavailable
 from shared.images import decode_image
 from shared.logs import configure_logging
 from shared.schema import ItemFault, ItemResult
@@ -34,30 +31,62 @@ app = typer.Typer(
 Reward = Annotated[
     str, typer.Argument(metavar="REWARD", help="A short name, or module:Class of your own reward.")
 ]
+Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Let other machines in without an API key.")
+]
+LogLevel = Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")]
 
 
 @app.command()
 def serve(
     reward: Reward,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Let other machines in without an API key.")
-    ] = False,
-    log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
+    host: Host = None,
+    port: Port = None,
+    insecure: Insecure = False,
+    log_level: LogLevel = "INFO",
 ) -> None:
     """Serve REWARD over HTTP. Everything else is set by REWARD_* variables (see the docs)."""
-    # Imported here: the other commands do without a web framework.
-    try:
+    with queue_commands.service_packages():
         from reward_services import service
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"serving needs {error.name}: pip install 'ddpo-reward-services[service]'"
-        ) from None
-
     _configure_logging(log_level)
-    given: dict[str, Any] = {"host": host, "port": port, "insecure": insecure or None}
-    service.serve(reward, _settings({k: v for k, v in given.items() if v is not None}))
+    service.serve(reward, _settings(host=host, port=port, insecure=insecure or None))
+
+
+@app.command("api")
+def serve_api(
+    name: queue_commands.Name,
+    host: Host = None,
+    port: Port = None,
+    insecure: Insecure = False,
+    log_level: LogLevel = "INFO",
+) -> None:
+    """Serve the reward NAME over HTTP, scored by `worker` processes behind the same broker."""
+    if ":" in name:
+        raise SettingsError(f"{name}: an API takes the reward's name, and workers module:Class")
+    with queue_commands.service_packages():
+        from reward_services import api_process
+    _configure_logging(log_level)
+    api_process.serve_api(name, _settings(host=host, port=port, insecure=insecure or None))
+
+
+@app.command("worker")
+def work(
+    reward: Reward, host: Host = None, port: Port = None, log_level: LogLevel = "INFO"
+) -> None:
+    """Score with REWARD what `api` processes behind the same broker are asked for.
+
+    The port is for /livez, /readyz and /metrics alone.
+    """
+    with queue_commands.service_packages():
+        from reward_services import worker_process
+    _configure_logging(log_level)
+    worker_process.work(reward, _settings(host=host, worker_port=port))
+
+
+app.command("status")(queue_commands.status)
+app.add_typer(queue_commands.dead_letters, name="dlq")
 
 
 @app.command()
@@ -105,22 +134,15 @@ def check(
         raise typer.Exit(1)
 
 
+def _settings(**given: object) -> ServiceSettings:
+    return given_settings({name: value for name, value in given.items() if value is not None})
+
+
 def _configure_logging(level: str) -> None:
     try:
         configure_logging(level)
     except ValueError as error:
         raise SettingsError(f"--log-level: {error}") from None
-
-
-def _settings(given: dict[str, Any]) -> ServiceSettings:
-    refuse_unknown_variables()
-    try:
-        return ServiceSettings(**given)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0])
-        where = f"--{name}" if name in given else f"{PREFIX}{name.upper()}"
-        raise SettingsError(f"{where}: {first['msg']}, not {first['input']!r}") from None
 
 
 def _prompts(prompts: list[str], count: int) -> list[str]:
@@ -160,6 +182,16 @@ def main() -> None:
     """Run the command line; a foreseen error is one line and exit code 1."""
     try:
         app()
-    except (ScorerLoadError, ScorerContractError, SettingsError) as error:
+    except (
+        ScorerLoadError,
+        ScorerContractError,
+        SettingsError,
+        IdentityConflict,
+        ServiceUnavailable,
+    ) as error:
         print(f"reward-services: {error}", file=sys.stderr)
         sys.exit(1)
+    except BatchHung as error:
+        print(f"reward-services: {error}", file=sys.stderr, flush=True)
+        # An ordinary exit would wait for the thread that hangs.
+        os._exit(1)

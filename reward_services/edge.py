@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reward_services.metrics import Metrics
 from reward_services.page import FILES
+from reward_services.tracing import TRACEPARENT, Tracing
 from shared.errors import InternalError, RewardError, Unauthorized
 from shared.schema import REQUEST_ID, ErrorBody
 
@@ -32,6 +33,7 @@ class Record:
     """What is to be logged about a request; routes add what they learn (`scope["record"]`)."""
 
     request_id: str
+    traceparent: str = ""
     codec: str = "none"
     status: int = 0
     facts: dict[str, object] = field(default_factory=dict)
@@ -44,13 +46,22 @@ class Edge:
         app: the application.
         metrics: where requests are counted.
         api_keys: if there are any, a request needs one of them, except on `PUBLIC_PATHS`.
-        routes: paths that are told apart in metrics; all others count as "other".
+        routes: paths that are told apart in metrics; all others count as "other". One may end
+            in the parameter `{id}`.
+        tracing: where the span of each request goes.
     """
 
     def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, api_keys: Sequence[str], routes: Sequence[str]
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        api_keys: Sequence[str],
+        routes: Sequence[str],
+        tracing: Tracing,
     ) -> None:
         self._app = app
+        self._tracing = tracing
         self._metrics = metrics
         self._digests = [_digest(key) for key in api_keys]
         self._routes = frozenset(routes)
@@ -72,9 +83,23 @@ class Edge:
 
         with structlog.contextvars.bound_contextvars(request_id=record.request_id):
             try:
-                await self._serve(scope, receive, send_noted, headers, record)
+                await self._traced(scope, receive, send_noted, headers, record)
             finally:
                 self._note(scope, record, time.monotonic() - started)
+
+    async def _traced(
+        self, scope: Scope, receive: Receive, send: Send, headers: Headers, record: Record
+    ) -> None:
+        if scope["path"] in QUIET_PATHS:
+            await self._serve(scope, receive, send, headers, record)
+            return
+        name = f"{scope['method']} {self._route(scope['path'])}"
+        with self._tracing.request(name, headers.get(TRACEPARENT, "")) as trace:
+            record.traceparent = trace.traceparent
+            await self._serve(scope, receive, send, headers, record)
+            trace.note(
+                {"http.response.status_code": record.status, "request_id": record.request_id}
+            )
 
     async def _serve(
         self, scope: Scope, receive: Receive, send: Send, headers: Headers, record: Record
@@ -99,8 +124,14 @@ class Edge:
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         return scheme.lower() == "bearer" and any(matches)
 
+    def _route(self, path: str) -> str:
+        if path in self._routes:
+            return path
+        template = f"{path.rpartition('/')[0]}/{{id}}"
+        return template if template in self._routes else "other"
+
     def _note(self, scope: Scope, record: Record, seconds: float) -> None:
-        route = scope["path"] if scope["path"] in self._routes else "other"
+        route = self._route(scope["path"])
         name = self._metrics.service
         self._metrics.requests.labels(name, route, str(record.status), record.codec).inc()
         self._metrics.request_duration.labels(name, route).observe(seconds)

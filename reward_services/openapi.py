@@ -1,10 +1,10 @@
-"""What the OpenAPI document says about `POST /score` beyond its Python signature."""
+"""What the OpenAPI document says about requests with pictures beyond their Python signature."""
 
 from typing import Any
 
 from reward_services import json_body, multipart_body
 from shared.errors import BY_CODE
-from shared.schema import DEADLINE, IDEMPOTENCY_KEY, REQUEST_ID, SAFETENSORS, ErrorBody
+from shared.schema import DEADLINE, IDEMPOTENCY_KEY, LANE, REQUEST_ID, SAFETENSORS, ErrorBody
 
 _PROMPT = {"type": "string", "example": "a cat riding a motorcycle"}
 _METADATA = {"type": "object", "additionalProperties": True}
@@ -68,7 +68,7 @@ def _header(name: str, text: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": "header", "required": False, "description": text, "schema": schema}
 
 
-SCORE: dict[str, Any] = {
+PICTURES: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
@@ -84,9 +84,15 @@ SCORE: dict[str, Any] = {
             {"type": "string", "minLength": 1, "maxLength": 255},
         ),
         _header(DEADLINE, "how long the sender waits", {"type": "number", "exclusiveMinimum": 0}),
+        _header(
+            LANE,
+            "the queue to wait in; small requests wait in `interactive` unless told otherwise",
+            {"type": "string", "enum": ["interactive", "bulk"]},
+        ),
         _header(REQUEST_ID, "shown in logs and in the answer", {"type": "string"}),
     ],
 }
+"""What `POST /score` and `POST /jobs` take."""
 
 SCORE_ERRORS = (
     "malformed_request",
@@ -104,6 +110,7 @@ SCORE_ERRORS = (
     "broker_unavailable",
     "deadline_exceeded",
 )
+JOB_ERRORS = tuple(code for code in SCORE_ERRORS if code != "deadline_exceeded")
 
 
 def error_answers(*codes: str) -> dict[int | str, dict[str, Any]]:

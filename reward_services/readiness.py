@@ -1,6 +1,7 @@
 """Whether a service takes work: from loading to ready, then draining, then closed."""
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from enum import Enum
 
 from shared.errors import Draining, NotReady
@@ -18,9 +19,25 @@ class Phase(Enum):
 
 @dataclass(slots=True)
 class Readiness:
-    """The phase of one process, shared by its server and its API."""
+    """The phase of one process, shared by its server and its API.
+
+    Attributes:
+        phase: where in its life it is.
+        opened: set from the first time that it was ready.
+    """
 
     phase: Phase = Phase.LOADING
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def open(self) -> None:
+        """Become ready, unless it was already or is past that."""
+        if self.phase is Phase.LOADING:
+            self.phase = Phase.READY
+        self.opened.set()
+
+    def close(self) -> None:
+        """Take nothing any more."""
+        self.phase = Phase.CLOSED
 
     def require_open(self) -> None:
         """Let a request to score pass.

@@ -4,12 +4,25 @@ import difflib
 import os
 from collections.abc import Mapping
 from ipaddress import ip_address
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr, field_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from shared.schema import Limits
+
 PREFIX = "REWARD_"
+OPTIONS = {"worker_port": "port"}
+"""Settings whose option on the command line has another name."""
 
 
 class SettingsError(Exception):
@@ -32,7 +45,11 @@ class ServiceSettings(BaseSettings):
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """Keys, separated by commas, one of which a request must carry as `Authorization: Bearer`."""
     broker_url: str = "memory://"
-    """Where jobs wait: `memory://` keeps them in this process."""
+    """Where jobs wait: `memory://` keeps them in this process, `redis://`, `rediss://` (TLS) or
+    `unix://` (a socket) share them with API processes and workers anywhere."""
+    blob_url: str | None = None
+    """Where pictures wait, if not in the broker's Redis: another Redis that writes nothing to a
+    disk, or `file:///dev/shm/…`, a folder that API and workers of one machine share."""
 
     max_items: PositiveInt = 1024
     """Most pictures in one request (413 above)."""
@@ -44,6 +61,8 @@ class ServiceSettings(BaseSettings):
     """Most bytes of request bodies held at the same time (429 above)."""
     queue_items: PositiveInt = 4096
     """Most pictures waiting or being scored (429 above)."""
+    interactive_items: NonNegativeInt = 4
+    """Requests of at most so many pictures do not queue behind larger ones (see `X-Lane`)."""
 
     max_batch_items: PositiveInt | None = None
     """Most pictures scored together; the reward's own limit when not set."""
@@ -51,12 +70,20 @@ class ServiceSettings(BaseSettings):
     """How long the first job of a batch waits for company."""
     deadline_s: PositiveFloat = 120.0
     """How long a request may take; a request may name a shorter time."""
+    job_deadline_s: PositiveFloat = 3600.0
+    """How long a job of `POST /jobs` may take; a request may name a shorter time."""
     lease_s: PositiveFloat = 30.0
     """How long a worker may be silent before its jobs go to another."""
     max_deliveries: PositiveInt = 3
     """How many workers a job may lose before it is given up."""
     result_ttl_s: PositiveFloat = 600.0
-    """How long the result of a request with an `Idempotency-Key` is kept."""
+    """How long the result of a job, or of a request with an `Idempotency-Key`, is kept."""
+    max_batch_seconds: PositiveFloat = 600.0
+    """A batch that takes longer hangs: its worker gives its jobs up and ends its process."""
+    worker_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Port of a `reward-services worker` for /livez, /readyz and /metrics; 0 takes a free one."""
+    tracing: bool = False
+    """Send OpenTelemetry traces (extra `otel`); where to is said by the OTEL_* variables."""
 
     drain_delay_s: NonNegativeFloat = 1.0
     """After SIGTERM: how long /readyz answers 503 while requests are still taken."""
@@ -69,6 +96,15 @@ class ServiceSettings(BaseSettings):
         if isinstance(value, str):
             return tuple(key.strip() for key in value.split(",") if key.strip())
         return value
+
+    @property
+    def limits(self) -> Limits:
+        """The largest request that the API takes."""
+        return Limits(
+            max_items=min(self.max_items, self.queue_items),
+            max_body_bytes=min(self.max_body_bytes, self.max_inflight_bytes),
+            max_pixels=self.max_pixels,
+        )
 
     @property
     def is_public(self) -> bool:
@@ -105,3 +141,19 @@ def refuse_unknown_variables(environment: Mapping[str, str] | None = None) -> No
             close = difflib.get_close_matches(name.upper(), known, n=1)
             hint = f": did you mean {close[0]}?" if close else ""
             raise SettingsError(f"there is no setting {name}{hint}")
+
+
+def given_settings(given: Mapping[str, Any]) -> ServiceSettings:
+    """The settings of a process whose command line says `given`.
+
+    Raises:
+        SettingsError: a variable that is no setting, or a value that cannot be used.
+    """
+    refuse_unknown_variables()
+    try:
+        return ServiceSettings(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        where = f"--{OPTIONS.get(name, name)}" if name in given else f"{PREFIX}{name.upper()}"
+        raise SettingsError(f"{where}: {first['msg']}, not {first['input']!r}") from None

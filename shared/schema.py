@@ -25,6 +25,9 @@ REQUEST_ID = "X-Request-Id"
 DEADLINE = "X-Deadline-Seconds"
 """Request header: how long the client still waits, in seconds; work beyond it is in vain."""
 
+LANE = "X-Lane"
+"""Request header: `interactive` or `bulk`, the queue that a request waits in."""
+
 Direction = Literal["maximize", "minimize"]
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[float, Field(allow_inf_nan=False, ge=0)]
@@ -135,3 +138,12 @@ class ErrorBody(_Wire):
     message: str
     retryable: bool
     request_id: str = ""
+
+
+class JobStatus(_Wire):
+    """Answer of `POST /jobs` and `GET /jobs/{id}`."""
+
+    id: str
+    status: Literal["waiting", "running", "finished", "failed"]
+    response: ScoreResponse | None = Field(default=None, description="of a finished job")
+    error: ErrorBody | None = Field(default=None, description="of a failed job")

@@ -3,9 +3,11 @@
 import asyncio
 import base64
 import json
+import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,13 +15,14 @@ import numpy as np
 import pytest
 
 from reward_services import ItemError, Scored, ScoreItem
+from reward_services.announcements import Announcements
 from reward_services.api import create_app
+from reward_services.attended_worker import service_info
 from reward_services.brokers import Broker, open_broker
 from reward_services.job_queue import Job, JobQueue, JobResult, Lane, Lease
 from reward_services.metrics import Metrics
 from reward_services.readiness import Phase, Readiness
 from reward_services.scorer import Outcome, Scorer
-from reward_services.service import service_info
 from reward_services.settings import ServiceSettings
 from reward_services.worker import Worker
 from shared.schema import SAFETENSORS, Durations, Identity, ItemResult, ServiceInfo
@@ -79,12 +82,23 @@ class Stack:
     """One running service: `http` talks to its API in process."""
 
     http: httpx.AsyncClient
-    queue: JobQueue
+    broker: Broker
     worker: Worker
     info: ServiceInfo
-    metrics: Metrics
-    readiness: Readiness
+    announcements: Announcements
     transport: httpx.ASGITransport
+
+    @property
+    def queue(self) -> JobQueue:
+        return self.broker.queue
+
+    @property
+    def metrics(self) -> Metrics:
+        return self.announcements.metrics
+
+    @property
+    def readiness(self) -> Readiness:
+        return self.announcements.readiness
 
 
 StackFactory = Callable[..., AbstractAsyncContextManager[Stack]]
@@ -100,21 +114,22 @@ def stack(mean_level: MeanLevel) -> StackFactory:
     ) -> AsyncIterator[Stack]:
         settings = ServiceSettings.model_validate({"max_wait_ms": 0, **changes})
         info = service_info(scorer, settings)
-        queue = open_broker(settings, info.name).queue
+        broker = open_broker(settings, info.name)
         metrics = Metrics(info.name)
-        readiness = Readiness(Phase.READY)
-        worker = Worker(queue, scorer, metrics, max_wait_s=0)
-        app = create_app(settings, queue, info, metrics=metrics, readiness=readiness)
-        transport = httpx.ASGITransport(app=app)
+        worker = Worker(broker.queue, scorer, metrics, max_wait_s=0)
+        announcements = Announcements(
+            broker.registry, settings.limits, Readiness(Phase.READY), metrics, info=info
+        )
+        transport = httpx.ASGITransport(app=create_app(settings, broker, announcements))
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
             working = asyncio.create_task(worker.run()) if work else None
             try:
-                yield Stack(http, queue, worker, info, metrics, readiness, transport)
+                yield Stack(http, broker, worker, info, announcements, transport)
             finally:
                 worker.drain()
                 if working is not None:
                     await working
-                await queue.close()
+                await broker.close()
 
     return run
 
@@ -165,13 +180,25 @@ def requests() -> Requests:
 
 
 @asynccontextmanager
-async def _memory(**settings: Any) -> AsyncIterator[Broker]:
-    broker = open_broker(ServiceSettings(broker_url="memory://", **settings), "mean_level")
+async def _broker(
+    request: pytest.FixtureRequest, kind: str, folder: Path, settings: dict[str, Any]
+) -> AsyncIterator[Broker]:
+    """A broker of one kind, with a name that no other test has; what it leaves is looked at."""
+    name = f"test-{uuid.uuid4().hex}"
+    urls: dict[str, Any] = {"broker_url": "memory://"}
+    if kind != "memory":
+        server = request.getfixturevalue("redis_server")
+        urls = {"broker_url": server.url}
+    if kind == "redis and another":
+        urls["blob_url"] = server.url.replace("/0", "/1")
+    if kind == "redis and a folder":
+        urls["blob_url"] = f"file://{folder}"
+    broker = open_broker(ServiceSettings(**{**urls, **settings}), name)
     yield broker
     await broker.close()
 
 
-BROKERS = {"memory": _memory}
+BROKERS = ("memory", "redis", "redis and another", "redis and a folder")
 
 
 @dataclass(frozen=True)
@@ -236,12 +263,15 @@ class QueueDriver:
 
 
 @pytest.fixture(params=BROKERS)
-def opened(request: pytest.FixtureRequest) -> Callable[..., AbstractAsyncContextManager[Any]]:
+def opened(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Callable[..., AbstractAsyncContextManager[Any]]:
     """`async with opened(queue_items=…) as at:` on every broker; leases are short."""
 
     @asynccontextmanager
     async def run(**settings: Any) -> AsyncIterator[QueueDriver]:
-        async with BROKERS[request.param](**{"lease_s": 0.05, **settings}) as broker:
+        settings = {"lease_s": 0.05, **settings}
+        async with _broker(request, request.param, tmp_path / "blobs", settings) as broker:
             yield QueueDriver(broker)
 
     return run

@@ -47,7 +47,8 @@ async def test_metrics_show_the_queue(stack: Running) -> None:
         answer = await service.http.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
     assert 'reward_inflight_items{service="mean_level"} 3.0' in answer.text
-    assert 'reward_queue_items{service="mean_level"} 0.0' in answer.text
+    for lane in ("interactive", "bulk"):
+        assert f'reward_queue_items{{lane="{lane}",service="mean_level"}} 0.0' in answer.text
 
 
 async def test_unknown_routes_and_methods(stack: Running) -> None:
@@ -64,7 +65,7 @@ async def test_the_document_describes_every_route(stack: Running) -> None:
     async with stack() as service:
         document = (await service.http.get("/openapi.json")).json()
         assert (await service.http.get("/docs")).status_code == 200
-    assert set(document["paths"]) == set(ROUTES) - {"/docs", "/openapi.json"}
+    assert set(document["paths"]) == set(ROUTES) - {"/", "/docs", "/openapi.json"}
     score = document["paths"]["/score"]["post"]
     assert set(score["requestBody"]["content"]) == {
         "multipart/form-data",

@@ -12,13 +12,14 @@ from starlette.types import Scope
 
 from reward_services.edge import PUBLIC_PATHS, Edge
 from reward_services.metrics import Metrics
+from reward_services.tracing import Tracing
 from shared.errors import QueueFull
 from shared.logs import configure_logging
 from shared.schema import REQUEST_ID, ErrorBody
 
 Running = Callable[..., AbstractAsyncContextManager[Any]]
 KEYS = {"api_keys": "first-key,second-key"}
-PATHS = ["/score", "/info", "/docs", "/openapi.json", "/nothing"]
+PATHS = ["/score", "/jobs", "/jobs/1", "/info", "/openapi.json", "/nothing"]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -30,7 +31,7 @@ async def test_without_a_key_nothing_is_answered(
 ) -> None:
     headers = {} if header is None else {"authorization": header}
     async with stack(**KEYS) as service:
-        method = "POST" if path == "/score" else "GET"
+        method = "POST" if path in ("/score", "/jobs") else "GET"
         answer = await service.http.request(method, path, headers=headers)
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == "Bearer"
@@ -99,7 +100,7 @@ async def test_health_checks_do_not_fill_the_log(
 
 
 async def answer_of(app: Any) -> httpx.Response:
-    edge = Edge(app, metrics=Metrics("edge"), api_keys=[], routes=[])
+    edge = Edge(app, metrics=Metrics("edge"), api_keys=[], routes=[], tracing=Tracing())
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(edge), base_url="http://edge"
     ) as http:
@@ -136,7 +137,7 @@ async def test_other_protocols_pass_through() -> None:
     async def nothing(*_: Any) -> Any:
         return {}
 
-    edge = Edge(app, metrics=Metrics("edge"), api_keys=["key"], routes=[])
+    edge = Edge(app, metrics=Metrics("edge"), api_keys=["key"], routes=[], tracing=Tracing())
     await edge({"type": "lifespan"}, nothing, nothing)
     assert seen == ["lifespan"]
 
@@ -152,7 +153,7 @@ async def test_a_bug_after_the_answer_began_sends_no_second_answer() -> None:
     async def send(message: Any) -> None:
         sent.append(message["type"])
 
-    edge = Edge(breaks_off, metrics=Metrics("edge"), api_keys=[], routes=[])
+    edge = Edge(breaks_off, metrics=Metrics("edge"), api_keys=[], routes=[], tracing=Tracing())
     scope: Scope = {"type": "http", "path": "/", "method": "GET", "headers": []}
 
     async def receive() -> Any:

@@ -13,11 +13,19 @@ def test_services_in_one_process_do_not_share_series() -> None:
 def test_counts_of_the_queue_are_taken_over_once() -> None:
     metrics = Metrics("s")
     for redelivered, dead in ((2, 0), (5, 1), (5, 1)):
-        metrics.observe_queue(waiting_items=4, reserved_items=9, redelivered=redelivered, dead=dead)
+        metrics.observe_queue(
+            waiting_items={"interactive": 1, "bulk": 3},
+            leased_items=5,
+            reserved_items=9,
+            redelivered=redelivered,
+            dead=dead,
+        )
     text = metrics.text().decode()
     assert 'reward_redelivered_total{service="s"} 5.0' in text
     assert 'reward_dead_letter_total{service="s"} 1.0' in text
-    assert 'reward_queue_items{service="s"} 4.0' in text
+    assert 'reward_queue_items{lane="interactive",service="s"} 1.0' in text
+    assert 'reward_queue_items{lane="bulk",service="s"} 3.0' in text
+    assert 'reward_leased_items{service="s"} 5.0' in text
     assert 'reward_inflight_items{service="s"} 9.0' in text
 
 

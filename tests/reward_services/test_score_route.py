@@ -69,7 +69,7 @@ async def test_the_answer_names_the_reward_and_where_the_time_went(
     assert set(body["durations"]) == {"queue_s", "batch_wait_s", "inference_s"}
     assert body["request_id"] == answer.headers[REQUEST_ID]
     stages = [entry.split(";")[0] for entry in answer.headers["server-timing"].split(", ")]
-    assert stages == ["receive", "decode", "queue", "batch", "inference", "total"]
+    assert stages == ["receive", "decode", "submit", "queue", "batch", "inference", "total"]
 
 
 async def test_sizes_may_differ_within_a_request(stack: Running, requests: Any, grey: Grey) -> None:

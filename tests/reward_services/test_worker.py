@@ -213,7 +213,7 @@ async def test_a_broker_that_is_away_for_a_while(
     grey: Grey, mean_level: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing in memory can be away, so this fault is made by hand."""
-    monkeypatch.setattr("reward_services.worker.RETRY_S", 0.001)
+    monkeypatch.setattr("reward_services.batch_run.RETRY_S", 0.001)
     queue = MemoryQueue()
     away = 3
     lease = queue.lease
