@@ -6,6 +6,7 @@ projects onto the components, and constant channels turn the final group normali
 into an affine map that the output convolution undoes. Only the decoder is learned.
 """
 
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -121,6 +122,20 @@ def _undo_norm(norm: nn.GroupNorm, conv: nn.Conv2d) -> None:
         norm.weight[first] = 1.0
         conv.weight[component, first, 1, 1] = spread
         conv.bias[component] = -spread * _SILU_SHIFT
+
+
+def load_autoencoder(folder: Path) -> AutoencoderKL:
+    """The autoencoder in ``folder``, in float32.
+
+    Raises:
+        ValueError: there is none.
+    """
+    # Without this check diffusers takes the path for the name of a model on a hub.
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} holds no decoder: run `python -m emoji_world decoder` first")
+    vae = AutoencoderKL.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    vae.register_to_config(_name_or_path="")  # where it lay here is nobody's business
+    return vae.eval()
 
 
 def decoder_parameters(vae: AutoencoderKL) -> list[nn.Parameter]:

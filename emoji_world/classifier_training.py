@@ -4,15 +4,14 @@ from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 from torch.nn import functional
 from tqdm import trange
 
-from emoji_world.captions import Caption, all_captions
+from emoji_world.captions import all_captions
 from emoji_world.classifier import PictureClassifier, targets
 from emoji_world.composition import Painter
 from emoji_world.dataset import to_unit_range
+from emoji_world.fresh_pictures import degrade, even_weights
 from emoji_world.icons import IconSet
 
 FAMILY_SHARES: Final = {
@@ -34,32 +33,11 @@ BATCH_SIZE: Final = 64
 LEARNING_RATE: Final = 2e-3
 
 
-def classifier_weights(captions: tuple[Caption, ...]) -> NDArray[np.float64]:
-    """Probability of each caption in the classifier's training."""
-    sizes = {family: sum(c.family == family for c in captions) for family in FAMILY_SHARES}
-    weights = np.array([FAMILY_SHARES[c.family] / sizes[c.family] for c in captions])
-    normalised: NDArray[np.float64] = weights / weights.sum()
-    return normalised
-
-
-def degrade(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Blur, noise and contrast changes, as in a generator's samples; [N, 3, H, W] in [-1, 1]."""
-    count = len(pixels)
-    small = functional.avg_pool2d(pixels, 2)
-    blurred = functional.interpolate(small, scale_factor=2, mode="bilinear", align_corners=False)
-    mix = torch.rand(count, 1, 1, 1, generator=generator).clamp(min=0.3) - 0.3
-    pixels = torch.lerp(pixels, blurred, mix / 0.7)
-    contrast = 1 + 0.2 * (torch.rand(count, 1, 1, 1, generator=generator) - 0.5)
-    noise = torch.randn(pixels.shape, generator=generator)
-    strength = 0.12 * torch.rand(count, 1, 1, 1, generator=generator).square()
-    return (pixels * contrast + strength * noise).clamp(-1, 1)
-
-
 def train_classifier(icons: IconSet, steps: int, seed: int) -> PictureClassifier:
     """Train a classifier from scratch on freshly drawn pictures."""
     torch.manual_seed(seed)
     captions = all_captions()
-    weights = classifier_weights(captions)
+    weights = even_weights(captions, FAMILY_SHARES)
     painter = Painter(icons, np.random.default_rng([seed, 0]))
     rng = np.random.default_rng([seed, 1])
     generator = torch.Generator().manual_seed(seed)

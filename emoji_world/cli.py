@@ -15,7 +15,7 @@ CARD = Path("emoji_world/MODEL_CARD.md")
 
 app = typer.Typer(
     help="Rebuild the emoji world: icons, build, pretrain, decoder, classifier, export, evaluate, "
-    "card, in this order. Run it in the folder that holds emoji_world.",
+    "captioner, clip, examine, card, in this order. Run it in the folder that holds emoji_world.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -24,6 +24,8 @@ app = typer.Typer(
 CacheOption = Annotated[Path, typer.Option(help="Folder for everything that is not committed.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of every random draw.")]
 RecordsOption = Annotated[Path, typer.Option(help="Folder for what the model card is made from.")]
+ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads.")]
+LearningRateOption = Annotated[float, typer.Option(help="Its highest value.")]
 ModelOption = Annotated[Path, typer.Option(help="Pipeline folder.")]
 JudgeOption = Annotated[Path, typer.Option("--classifier", help="Classifier folder.")]
 
@@ -60,7 +62,7 @@ def pretrain(
     samples: Annotated[int, typer.Option(min=1, help="Pictures to see in all.")] = 600_000,
     batch_size: Annotated[int, typer.Option(min=2, help="Pictures per process and step.")] = 48,
     processes: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 2,
-    learning_rate: Annotated[float, typer.Option(help="Its highest value.")] = 1e-3,
+    learning_rate: LearningRateOption = 1e-3,
     seed: SeedOption = 0,
 ) -> None:
     """Train UNet and text encoder, or continue after an interruption."""
@@ -121,8 +123,7 @@ def export(
     from emoji_world.export import export_model
 
     export_model(cache, out, records)
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    print(f"{size / 1e6:.1f} MB in {out}")
+    print(f"{folder_megabytes(out):.1f} MB in {out}")
 
 
 @app.command()
@@ -134,7 +135,7 @@ def evaluate(
     steps: Annotated[int, typer.Option(min=2, help="Denoising steps.")] = 30,
     guidance: Annotated[float, typer.Option(help="Guidance scale.")] = 5.0,
     seed: SeedOption = 0,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    threads: ThreadsOption = 2,
     out: RecordsOption = RECORDS,
 ) -> None:
     """Sample the generator and let the classifier judge, per prompt family."""
@@ -146,6 +147,89 @@ def evaluate(
     plan = EvaluationPlan(per_prompt, others, steps, guidance, seed)
     for name, row in evaluate_generator(model, judge, out, plan).items():
         print(f"{name:24s} n={row.samples:4d}  noun {row.noun:.1%}  whole {row.whole:.1%}")
+
+
+@app.command()
+def clip(
+    cache: CacheOption = CACHE,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 3000,
+    batch_size: Annotated[int, typer.Option(min=4, help="Pictures per step.")] = 128,
+    learning_rate: LearningRateOption = 1e-3,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = 1,
+    model: ModelOption = MODELS / "diffusion",
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = MODELS / "clip",
+    records: RecordsOption = RECORDS,
+) -> None:
+    """Train the CLIP model, or continue, then its aesthetic head."""
+    import torch
+
+    from emoji_world.autoencoder import load_autoencoder
+    from emoji_world.clip_training import export_clip
+    from emoji_world.icons import load_icons
+    from emoji_world.training_run import TrainingPlan
+
+    torch.set_num_threads(threads)
+    plan = TrainingPlan(steps, batch_size, learning_rate, seed)
+    artwork, vae = load_icons(cache / "icons.npz"), load_autoencoder(model / "vae")
+    export_clip(artwork, vae, plan, cache / "clip", out, records / "clip")
+    print(f"{folder_megabytes(out):.1f} MB in {out}")
+
+
+@app.command()
+def captioner(
+    cache: CacheOption = CACHE,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 5000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures per step.")] = 64,
+    learning_rate: LearningRateOption = 1e-3,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = 1,
+    model: ModelOption = MODELS / "diffusion",
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = MODELS / "captioner",
+    records: RecordsOption = RECORDS,
+) -> None:
+    """Train the caption model, or continue after an interruption."""
+    import torch
+
+    from emoji_world.autoencoder import load_autoencoder
+    from emoji_world.captioner_training import export_captioner
+    from emoji_world.icons import load_icons
+    from emoji_world.training_run import TrainingPlan
+
+    torch.set_num_threads(threads)
+    plan = TrainingPlan(steps, batch_size, learning_rate, seed)
+    artwork, vae = load_icons(cache / "icons.npz"), load_autoencoder(model / "vae")
+    export_captioner(artwork, vae, plan, cache / "captioner", out, records / "captioner")
+    print(f"{folder_megabytes(out):.1f} MB in {out}")
+
+
+@app.command()
+def examine(
+    cache: CacheOption = CACHE,
+    models: Annotated[Path, typer.Option(help="Folder of all models.")] = MODELS,
+    held_out: Annotated[int, typer.Option(min=1, help="Real pictures per family.")] = 400,
+    samples: Annotated[int, typer.Option(min=1, help="Generated pictures per group.")] = 64,
+    steps: Annotated[int, typer.Option(min=2, help="Denoising steps.")] = 20,
+    guidance: Annotated[float, typer.Option(help="Guidance scale.")] = 5.0,
+    seed: SeedOption = 1000,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Examine the CLIP model, its aesthetic head and the caption model."""
+    import torch
+
+    from emoji_world.exam_pictures import ExamPlan
+    from emoji_world.examination import examine_models
+    from emoji_world.icons import load_icons
+
+    torch.set_num_threads(threads)
+    plan = ExamPlan(held_out, samples, steps, guidance, seed)
+    for line in examine_models(load_icons(cache / "icons.npz"), models, plan):
+        print(line)
+
+
+def folder_megabytes(folder: Path) -> float:
+    """Size of all files in ``folder``, in 10⁶ bytes."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
 @app.command()

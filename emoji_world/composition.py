@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from emoji_world.captions import Caption
 from emoji_world.icons import IconSet
-from emoji_world.vocabulary import STYLES, digit_icon, icon_names
+from emoji_world.vocabulary import LINE_ART, STYLES, digit_icon, icon_names
 
 SIZE: Final = 64
 """Pixels per side of a picture."""
@@ -52,6 +52,11 @@ class Picture:
     sign: int = 0
 
 
+def misleading_digit(count: int, rng: np.random.Generator) -> int:
+    """A digit from 1 to 9 that is not ``count``."""
+    return int(rng.choice([digit for digit in range(1, 10) if digit != count]))
+
+
 class Painter:
     """Draws captions with one set of icons and one random generator."""
 
@@ -59,35 +64,59 @@ class Painter:
         self._icons = icons
         self._rng = rng
 
-    def draw(self, caption: Caption, style: int | None = None) -> Picture:
-        """A picture of ``caption``, in a random style that has the icons unless one is given."""
-        names = self._needed(caption)
-        choices = [
-            index
-            for index, name in enumerate(STYLES)
-            if all(self._icons.find(name, alternatives) for alternatives in names)
-        ]
+    def draw(self, caption: Caption, style: int | None = None, sign: int | None = None) -> Picture:
+        """A picture of ``caption``, in a random style that has the icons unless one is given.
+
+        ``sign`` is the digit to show beside counted animals, 0 for none; chance decides unless it
+        is given.
+
+        Raises:
+            ValueError: the style lacks an icon, or a digit is asked for where nothing is counted.
+        """
+        if sign and caption.count == 1:
+            raise ValueError(f"there is no place for a digit in {caption.text!r}")
+        choices = self._styles(caption)
         if style is None:
-            shares = np.array([STYLE_SHARES[index] for index in choices])
-            style = int(self._rng.choice(choices, p=shares / shares.sum()))
+            style = self._random_style(choices)
         elif style not in choices:
             raise ValueError(f"the style {STYLES[style]} has no icon for {caption.text!r}")
         canvas = self._background()
-        sign = self._scene(canvas, caption, STYLES[style])
+        sign = self._scene(canvas, caption, STYLES[style], sign)
         pixels: NDArray[np.uint8] = np.asarray(canvas)
         if not sign and self._rng.random() < 0.5:
             pixels = np.ascontiguousarray(pixels[:, ::-1])
         return Picture(pixels, style, sign)
 
-    def _needed(self, caption: Caption) -> list[tuple[str, ...]]:
-        activity = caption.activity.icons if caption.activity else ()
-        return [icon_names(caption.noun), *((name,) for name in activity)]
+    def style(self, caption: Caption, line_art: bool) -> int:
+        """A random style for ``caption`` that is a line drawing, or is not.
 
-    def _scene(self, canvas: Image.Image, caption: Caption, style: str) -> int:
+        Where the icons exist only the other way, it is one of the other kind.
+        """
+        choices = self._styles(caption)
+        fitting = [index for index in choices if (index == LINE_ART) == line_art]
+        return self._random_style(fitting or choices)
+
+    def _random_style(self, choices: list[int]) -> int:
+        shares = np.array([STYLE_SHARES[index] for index in choices])
+        return int(self._rng.choice(choices, p=shares / shares.sum()))
+
+    def _styles(self, caption: Caption) -> list[int]:
+        """The styles that have every icon of ``caption``."""
+        activity = caption.activity.icons if caption.activity else ()
+        names = [icon_names(caption.noun), *((name,) for name in activity)]
+        return [
+            index
+            for index, name in enumerate(STYLES)
+            if all(self._icons.find(name, alternatives) for alternatives in names)
+        ]
+
+    def _scene(self, canvas: Image.Image, caption: Caption, style: str, sign: int | None) -> int:
         """Draw the caption onto ``canvas``; the digit shown, or 0."""
         animal = icon_names(caption.noun)
         if caption.count > 1:
-            return self._crowd(canvas, style, animal, caption.count)
+            sign = self._random_sign(caption.count) if sign is None else sign
+            self._crowd(canvas, style, animal, caption.count, sign)
+            return sign
         if caption.activity is None:
             size = int(self._rng.integers(48, 59))
             self._put(canvas, style, animal, size, (32, 32), jitter=3, tilt=6)
@@ -114,13 +143,18 @@ class Painter:
                 raise ValueError(f"no way to draw {phrase!r}")
         return 0
 
-    def _crowd(self, canvas: Image.Image, style: str, animal: tuple[str, ...], count: int) -> int:
-        """``count`` animals on a loose grid, sometimes with a digit beside them."""
-        sign = 0
-        if self._rng.random() < SIGN_SHARE:
-            right = self._rng.random() < RIGHT_SIGN_SHARE
-            others = [digit for digit in range(1, 10) if digit != count]
-            sign = count if right else int(self._rng.choice(others))
+    def _random_sign(self, count: int) -> int:
+        """The digit beside ``count`` animals: mostly none (0), sometimes a wrong one."""
+        if self._rng.random() >= SIGN_SHARE:
+            return 0
+        if self._rng.random() < RIGHT_SIGN_SHARE:
+            return count
+        return misleading_digit(count, self._rng)
+
+    def _crowd(
+        self, canvas: Image.Image, style: str, animal: tuple[str, ...], count: int, sign: int
+    ) -> None:
+        """``count`` animals on a loose grid, beside them the digit ``sign`` unless it is 0."""
         size = _CELL_SIZES[count] - (3 if sign else 0)
         for x, y in _CELLS[count]:
             if sign:  # squeezed down a little, below the digit
@@ -128,7 +162,6 @@ class Painter:
             self._put(canvas, style, animal, size, (x, y), jitter=1, tilt=4)
         if sign:
             self._put(canvas, style, (digit_icon(sign),), 17, (9, 9), jitter=0)
-        return sign
 
     def _put(
         self,

@@ -5,13 +5,12 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 
 from emoji_world.captions import Caption
 from emoji_world.classifier import load_classifier
-from emoji_world.quality import Quality, groups, sample_pictures, summarise
+from emoji_world.quality import Quality, groups, sample_pictures, spread_over, summarise
 from emoji_world.sample_sheets import sheet, shown
 
 
@@ -95,5 +94,4 @@ def _write_quality(path: Path, plan: EvaluationPlan, rows: dict[str, Quality]) -
 def _chosen(captions: list[Caption], plan: EvaluationPlan, *, every: bool) -> list[Caption]:
     if every:
         return [caption for caption in captions for _ in range(plan.per_prompt)]
-    order = np.random.default_rng(plan.seed).permutation(len(captions))
-    return [captions[order[index % len(captions)]] for index in range(plan.others)]
+    return spread_over(captions, plan.others, plan.seed)

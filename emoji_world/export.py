@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 
+from emoji_world.autoencoder import load_autoencoder
 from emoji_world.autoencoder_training import decoder_psnr
 from emoji_world.composition import SIZE
 from emoji_world.dataset import load_dataset
@@ -37,20 +38,6 @@ def export_model(cache: Path, out: Path, records: Path) -> None:
     for path in (generator / "plan.json", generator / "log.jsonl", pictures / "dataset.json"):
         shutil.copyfile(path, records / path.name)
     (records / "decoder.json").write_text(json.dumps({"psnr_db": round(decibels, 2)}) + "\n")
-
-
-def load_autoencoder(folder: Path) -> AutoencoderKL:
-    """The autoencoder in ``folder``, in float32.
-
-    Raises:
-        ValueError: there is none.
-    """
-    # Without this check diffusers takes the path for the name of a model on a hub.
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder} holds no decoder: run `python -m emoji_world decoder` first")
-    vae = AutoencoderKL.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    vae.register_to_config(_name_or_path="")  # where it lay here is nobody's business
-    return vae.eval()
 
 
 @torch.inference_mode()

@@ -1,6 +1,7 @@
 """The modules of the text-to-image model, untrained, and the pipeline folder they become."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -21,12 +22,19 @@ _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
 def build_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Train a CLIP tokenizer on the captions and save it in ``folder``.
-
-    Byte-pair merges go on until every word of every caption is one token; other words fall back to
-    smaller pieces, so that no prompt is refused. The same captions give the same tokenizer.
-    """
+    """Train the generator's tokenizer on the captions and save it in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = train_tokenizer(caption.text for caption in all_captions())
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def train_tokenizer(texts: Iterable[str]) -> CLIPTokenizer:
+    """A CLIP tokenizer trained on ``texts``.
+
+    Byte-pair merges go on until every word of every text is one token; other words fall back to
+    smaller pieces, so that no prompt is refused. The same texts give the same tokenizer.
+    """
     trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     trained.normalizer = normalizers.Lowercase()
     trained.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -42,13 +50,13 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
         end_of_word_suffix="</w>",
         show_progress=False,
     )
-    trained.train_from_iterator((caption.text for caption in all_captions()), trainer)
+    trained.train_from_iterator(texts, trainer)
     model = json.loads(trained.to_str())["model"]
     vocabulary: dict[str, int] = model["vocab"]
     for token in (_START, _END):
         vocabulary.setdefault(token, len(vocabulary))
     merges = [tuple(merge) for merge in model["merges"]]
-    tokenizer = CLIPTokenizer(
+    return CLIPTokenizer(
         vocab=vocabulary,
         merges=merges,
         unk_token=_END,
@@ -57,8 +65,6 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
         pad_token=_END,
         model_max_length=TEXT_LENGTH,
     )
-    tokenizer.save_pretrained(folder)
-    return tokenizer
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:

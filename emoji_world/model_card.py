@@ -12,6 +12,7 @@ from emoji_world.denoiser import MIN_SNR_GAMMA
 from emoji_world.evaluation import sheet_name
 from emoji_world.generator import TEXT_LENGTH
 from emoji_world.latents import CHANNELS, PATCH
+from emoji_world.learned_card import learned_sections
 from emoji_world.master_weights import EMA_DECAY
 from emoji_world.model_records import ModelRecords, read_records, wilson_interval
 from emoji_world.pretraining import CAPTION_DROPOUT
@@ -56,6 +57,7 @@ def render_card(models: Path, lock: Path, folder: Path) -> str:
         _introduction(records),
         _quality(records, samples),
         _classifier(records),
+        *learned_sections(models, FAMILY_TITLES),
         _data(records),
         _recipe(records),
         _history(models / "training" / "history.md"),

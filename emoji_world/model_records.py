@@ -58,9 +58,9 @@ def read_records(models: Path, lock: Path) -> ModelRecords:
             writes it.
     """
     training = models / "training"
-    rows = _log_rows(training / "log.jsonl")
+    rows = log_rows(training / "log.jsonl", "export")
     weights = {
-        name: _weights_file(models / folder)
+        name: weights_file(models / folder)
         for name, folder in (
             ("unet", "diffusion/unet"),
             ("text_encoder", "diffusion/text_encoder"),
@@ -69,14 +69,14 @@ def read_records(models: Path, lock: Path) -> ModelRecords:
         )
     }
     return ModelRecords(
-        plan=_json(training / "plan.json", "export"),
+        plan=read_json(training / "plan.json", "export"),
         log=tuple({row["step"]: row for row in rows}.values()),
         seconds=_seconds(rows),
-        dataset=_json(training / "dataset.json", "export"),
-        decoder=_json(training / "decoder.json", "export"),
-        quality=_json(training / "quality.json", "evaluate"),
-        accuracy=_json(models / "classifier" / "accuracy.json", "classifier"),
-        parameters={name: _parameters(path) for name, path in weights.items()},
+        dataset=read_json(training / "dataset.json", "export"),
+        decoder=read_json(training / "decoder.json", "export"),
+        quality=read_json(training / "quality.json", "evaluate"),
+        accuracy=read_json(models / "classifier" / "accuracy.json", "classifier"),
+        parameters={name: weights_parameters(path) for name, path in weights.items()},
         megabytes={name: path.stat().st_size / 1e6 for name, path in weights.items()},
         artwork=_artwork(lock),
     )
@@ -90,7 +90,12 @@ def wilson_interval(share: float, count: int, z: float = 1.96) -> tuple[float, f
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
-def _json(path: Path, command: str) -> dict[str, Any]:
+def read_json(path: Path, command: str) -> dict[str, Any]:
+    """The JSON object in ``path``, which ``command`` writes.
+
+    Raises:
+        ValueError: it is missing or damaged.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -104,9 +109,14 @@ def _json(path: Path, command: str) -> dict[str, Any]:
     return content
 
 
-def _log_rows(path: Path) -> list[dict[str, Any]]:
+def log_rows(path: Path, command: str) -> list[dict[str, Any]]:
+    """The lines of a training's log in ``path``, one or more, which ``command`` writes.
+
+    Raises:
+        ValueError: it is missing, empty or damaged.
+    """
     if not path.is_file():
-        raise ValueError(f"{path} is missing: run `python -m emoji_world export` first")
+        raise ValueError(f"{path} is missing: run `python -m emoji_world {command}` first")
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except ValueError as error:
@@ -126,14 +136,24 @@ def _seconds(rows: list[dict[str, Any]]) -> float:
     return total + before
 
 
-def _weights_file(folder: Path) -> Path:
+def weights_file(folder: Path) -> Path:
+    """The weights in a model's folder.
+
+    Raises:
+        ValueError: there are none.
+    """
     for name in ("diffusion_pytorch_model.safetensors", "model.safetensors"):
         if (folder / name).is_file():
             return folder / name
     raise ValueError(f"{folder} holds no weights: export the model and train the classifier first")
 
 
-def _parameters(path: Path) -> int:
+def weights_parameters(path: Path) -> int:
+    """The number of parameters in a safetensors file.
+
+    Raises:
+        ValueError: it is damaged.
+    """
     try:
         with safe_open(path, "np") as tensors:
             names = [name for name in tensors.keys() if not _is_statistic(name)]  # noqa: SIM118
@@ -148,7 +168,7 @@ def _is_statistic(name: str) -> bool:
 
 
 def _artwork(lock: Path) -> tuple[ArtworkPackage, ...]:
-    packages = _json(lock, "icons")["packages"]
+    packages = read_json(lock, "icons")["packages"]
     pinned = {style: packages[f"node_modules/@iconify-json/{style}"] for style in STYLES}
     return tuple(
         ArtworkPackage(style, package["version"], package["license"])

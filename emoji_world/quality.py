@@ -53,6 +53,17 @@ def groups() -> Mapping[str, list[Caption]]:
     return named
 
 
+def share(right: Sequence[bool]) -> float:
+    """The share of true entries, of one or more, to four digits."""
+    return round(float(np.mean(right)), 4)
+
+
+def spread_over(captions: Sequence[Caption], count: int, seed: int) -> list[Caption]:
+    """``count`` captions in random order, each as often as the others, give or take one."""
+    order = np.random.default_rng(seed).permutation(len(captions))
+    return [captions[order[index % len(captions)]] for index in range(count)]
+
+
 def sample_pictures(
     pipeline: StableDiffusionPipeline,
     prompts: Sequence[str],

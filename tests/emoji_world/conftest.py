@@ -10,13 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image, ImageDraw
 
+from emoji_world.autoencoder import build_autoencoder
 from emoji_world.captions import all_captions
+from emoji_world.classifier import PictureClassifier, save_classifier
 from emoji_world.composition import SIZE
 from emoji_world.dataset import PictureDataset
-from emoji_world.generator import TEXT_WIDTH
+from emoji_world.generator import (
+    TEXT_WIDTH,
+    build_text_encoder,
+    build_tokenizer,
+    save_pipeline,
+)
 from emoji_world.icons import RASTER_SIZE, IconSet, build_cache, load_icons
 from emoji_world.latents import CHANNELS, PATCH, PatchComponents
 from emoji_world.vocabulary import STYLES, required_icons
@@ -97,3 +105,24 @@ def build_small_unet() -> Callable[[], UNet2DConditionModel]:
         )
 
     return build
+
+
+@pytest.fixture(scope="session")
+def untrained(
+    tmp_path_factory: pytest.TempPathFactory,
+    components: PatchComponents,
+    build_small_unet: Callable[[], UNet2DConditionModel],
+) -> Path:
+    """A folder with ``diffusion`` and ``classifier``, both untrained."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models")
+    tokenizer = build_tokenizer(folder / "tokenizer")
+    save_pipeline(
+        folder / "diffusion",
+        tokenizer=tokenizer,
+        text_encoder=build_text_encoder(tokenizer),
+        unet=build_small_unet(),
+        vae=build_autoencoder(components),
+    )
+    save_classifier(PictureClassifier(), folder / "classifier")
+    return folder

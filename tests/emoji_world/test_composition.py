@@ -7,7 +7,14 @@ import pytest
 from numpy.typing import NDArray
 
 from emoji_world.captions import Caption, all_captions
-from emoji_world.composition import RIGHT_SIGN_SHARE, SIGN_SHARE, SIZE, STYLE_SHARES, Painter
+from emoji_world.composition import (
+    RIGHT_SIGN_SHARE,
+    SIGN_SHARE,
+    SIZE,
+    STYLE_SHARES,
+    Painter,
+    misleading_digit,
+)
 from emoji_world.icons import IconSet
 from emoji_world.vocabulary import LINE_ART, STYLES
 
@@ -97,6 +104,33 @@ def test_a_sign_stands_in_the_corner_and_is_never_mirrored(discs: IconSet) -> No
     for picture in signed:
         assert picture.pixels[8, 8].max() == 0
         assert picture.pixels[8, -8].max() > 90
+
+
+@pytest.mark.parametrize("sign", [0, 3, 7])
+def test_a_sign_is_shown_or_left_out_as_told(discs: IconSet, sign: int) -> None:
+    mine = painter(discs)
+    drawn = [mine.draw(CAPTIONS["three cats"], sign=sign) for _ in range(30)]
+    assert {picture.sign for picture in drawn} == {sign}
+    assert all((picture.pixels[8, 8].max() == 0) == bool(sign) for picture in drawn)
+
+
+def test_a_sign_needs_counted_animals(discs: IconSet) -> None:
+    with pytest.raises(ValueError, match="no place for a digit in 'a cat'"):
+        painter(discs).draw(CAPTIONS["a cat"], sign=1)
+
+
+def test_a_misleading_digit_never_tells_the_number() -> None:
+    rng = np.random.default_rng(0)
+    assert {misleading_digit(3, rng) for _ in range(200)} == {1, 2, 4, 5, 6, 7, 8, 9}
+
+
+def test_a_style_is_a_line_drawing_or_not_as_told_where_it_can_be(discs: IconSet) -> None:
+    cat = CAPTIONS["a cat"]
+    mine = painter(discs)
+    assert {mine.style(cat, line_art=True) for _ in range(50)} == {LINE_ART}
+    assert {mine.style(cat, line_art=False) for _ in range(200)} == set(range(5)) - {LINE_ART}
+    images = {key: icon for key, icon in discs.images.items() if key[0] != STYLES[LINE_ART]}
+    assert painter(IconSet(images)).style(cat, line_art=True) != LINE_ART
 
 
 def test_styles_come_as_often_as_declared(discs: IconSet) -> None:

@@ -1,47 +1,19 @@
 """The whole measurement, on an untrained pipeline and an untrained judge."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from diffusers import UNet2DConditionModel
 from PIL import Image
 
-from emoji_world.autoencoder import build_autoencoder
-from emoji_world.classifier import PictureClassifier, save_classifier
 from emoji_world.evaluation import EvaluationPlan, evaluate_generator, load_pipeline, sheet_name
-from emoji_world.generator import build_text_encoder, build_tokenizer, save_pipeline
-from emoji_world.latents import PatchComponents
 from emoji_world.quality import groups
 from emoji_world.vocabulary import ANIMALS
 
 
-@pytest.fixture(scope="module")
-def models(
-    tmp_path_factory: pytest.TempPathFactory,
-    components: PatchComponents,
-    build_small_unet: Callable[[], UNet2DConditionModel],
-) -> Path:
-    """A folder with ``diffusion`` and ``classifier``, both untrained."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("models")
-    tokenizer = build_tokenizer(folder / "tokenizer")
-    save_pipeline(
-        folder / "diffusion",
-        tokenizer=tokenizer,
-        text_encoder=build_text_encoder(tokenizer),
-        unet=build_small_unet(),
-        vae=build_autoencoder(components),
-    )
-    save_classifier(PictureClassifier(), folder / "classifier")
-    return folder
-
-
-def test_every_group_is_sampled_judged_and_drawn(models: Path, tmp_path: Path) -> None:
+def test_every_group_is_sampled_judged_and_drawn(untrained: Path, tmp_path: Path) -> None:
     plan = EvaluationPlan(per_prompt=1, others=2, steps=2, guidance=2.0, seed=4)
-    rows = evaluate_generator(models / "diffusion", models / "classifier", tmp_path, plan)
+    rows = evaluate_generator(untrained / "diffusion", untrained / "classifier", tmp_path, plan)
     assert rows.keys() == groups().keys()
     assert rows["animal"].samples == len(ANIMALS)
     assert set(rows["animal"].by_noun) == set(ANIMALS)
@@ -56,12 +28,12 @@ def test_every_group_is_sampled_judged_and_drawn(models: Path, tmp_path: Path) -
 
 
 def test_a_folder_without_pipeline_is_refused_and_no_hub_asked(
-    models: Path, tmp_path: Path
+    untrained: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="python -m emoji_world export"):
         load_pipeline(tmp_path / "diffusion")
     with pytest.raises(ValueError, match="holds no pipeline"):
-        evaluate_generator(tmp_path, models / "classifier", tmp_path / "out", EvaluationPlan())
+        evaluate_generator(tmp_path, untrained / "classifier", tmp_path / "out", EvaluationPlan())
     with pytest.raises(ValueError, match="holds no picture classifier"):
-        evaluate_generator(models / "diffusion", tmp_path, tmp_path / "out", EvaluationPlan())
+        evaluate_generator(untrained / "diffusion", tmp_path, tmp_path / "out", EvaluationPlan())
     assert not (tmp_path / "out").exists()

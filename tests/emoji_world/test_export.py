@@ -10,9 +10,9 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file
 
 from emoji_world import autoencoder_training, denoiser, pretraining
-from emoji_world.autoencoder import build_autoencoder
+from emoji_world.autoencoder import build_autoencoder, load_autoencoder
 from emoji_world.dataset import PictureDataset, save_dataset
-from emoji_world.export import check_latent_space, export_model, load_autoencoder
+from emoji_world.export import check_latent_space, export_model
 from emoji_world.latents import PatchComponents
 from emoji_world.pretraining import PretrainingPlan, pretrain
 
