@@ -16,7 +16,7 @@ again one by one, so that the guilty one stands alone and only it is given up.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from reward_services.scorer import ScoreItem
 from shared.errors import RewardError, ServiceUnavailable
@@ -148,6 +148,7 @@ class QueueStats:
         waiting_items: of these, items of submitted jobs that no worker holds.
         waiting_by_lane: the same by lane; what comes again counts in the lane it came from.
         leased_items: of these, items a worker holds.
+        oldest_s: seconds that the oldest of the waiting items has been in the queue, 0 for none.
         items_per_s: recent throughput, 0 before anything was finished.
         redelivered: leases so far that ran out and came again.
         dead: pictures so far that were given up after too many deliveries.
@@ -157,6 +158,7 @@ class QueueStats:
     waiting_items: int = 0
     waiting_by_lane: Mapping[Lane, int] = field(default_factory=dict)
     leased_items: int = 0
+    oldest_s: float = 0.0
     items_per_s: float = 0.0
     redelivered: int = 0
     dead: int = 0
@@ -166,23 +168,24 @@ class QueueStats:
 class Throughput:
     """Items per second while there is work, forgetting what is long past."""
 
-    decay: float = 0.9
-    _items: float = 0.0
-    _seconds: float = 0.0
-    _last: float = float("-inf")
+    DECAY: ClassVar[float] = 0.9
+
+    items: float = 0.0
+    seconds: float = 0.0
+    last: float = float("-inf")
 
     def add(self, items: int, submitted: float, now: float) -> None:
         """Count `items` of a job, with its times of submission and of its end (seconds)."""
         # Idle time, between the end of one job and the submission of the next, is no work.
-        busy = now - max(self._last, submitted)
-        self._items = self._items * self.decay + items
-        self._seconds = self._seconds * self.decay + busy
-        self._last = now
+        busy = now - max(self.last, submitted)
+        self.items = self.items * self.DECAY + items
+        self.seconds = self.seconds * self.DECAY + busy
+        self.last = now
 
     @property
     def rate(self) -> float:
         """Items per second, 0 before anything was finished."""
-        return self._items / max(self._seconds, 1e-6) if self._items else 0.0
+        return self.items / max(self.seconds, 1e-6) if self.items else 0.0
 
     def seconds_for(self, items: int) -> float:
         """How long a client should wait until `items` have gone through: whole seconds, 1 to 60."""

@@ -185,6 +185,7 @@ class MemoryQueue:
 
     async def stats(self) -> QueueStats:
         """See `JobQueue.stats`."""
+        now = time.monotonic()
         lanes: dict[Lane, int] = dict.fromkeys(get_args(Lane), 0)
         for piece in self._waiting:
             lanes[piece.lane] += piece.size
@@ -193,6 +194,7 @@ class MemoryQueue:
             waiting_items=sum(lanes.values()),
             waiting_by_lane=lanes,
             leased_items=sum(piece.size for piece in self._leased),
+            oldest_s=max((now - piece.record.submitted for piece in self._waiting), default=0.0),
             items_per_s=self._throughput.rate,
             redelivered=self._redelivered,
             dead=self._dead,
@@ -213,13 +215,13 @@ class MemoryQueue:
                 self._reclaim(piece)
         leases: list[Lease] = []
         room = max_items
-        while (piece := self._waiting.take(room if leases else None)) is not None:
-            if piece.record.deadline <= now:
-                self._end(piece.record, piece.record.too_late())
+        while (found := self._waiting.take(room if leases else None)) is not None:
+            if found.record.deadline <= now:
+                self._end(found.record, found.record.too_late())
                 continue
-            leases.append(piece.lease(worker, now, self._limits.lease_s))
-            self._leased[piece] = None
-            room -= piece.size
+            leases.append(found.lease(worker, now, self._limits.lease_s))
+            self._leased[found] = None
+            room -= found.size
         return leases
 
     def _reclaim(self, piece: Piece) -> None:

@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from shared.schema import Limits
 
 PREFIX = "REWARD_"
+NESTED = "__"
 OPTIONS = {"worker_port": "port"}
 """Settings whose option on the command line has another name."""
 
@@ -33,9 +34,16 @@ class ServiceSettings(BaseSettings):
     """Everything about a service that is not the reward itself."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True
+        env_prefix=PREFIX,
+        env_nested_delimiter=NESTED,
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
     )
 
+    options: dict[str, str] = {}
+    """Options of the reward itself, each in a variable that ends in its name, such as \
+`REWARD_OPTIONS__DEVICE`, or by `--set NAME=VALUE`."""
     host: str = "127.0.0.1"
     """Address to listen on. Any other than a loopback address needs `api_keys` or `insecure`."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
@@ -137,6 +145,8 @@ def refuse_unknown_variables(environment: Mapping[str, str] | None = None) -> No
     """
     known = {f"{PREFIX}{name.upper()}" for name in ServiceSettings.model_fields}
     for name in os.environ if environment is None else environment:
+        if name.upper().startswith(f"{PREFIX}OPTIONS{NESTED}"):
+            continue  # the reward knows its options
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             close = difflib.get_close_matches(name.upper(), known, n=1)
             hint = f": did you mean {close[0]}?" if close else ""

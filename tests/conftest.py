@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -118,3 +120,82 @@ def own_service(tmp_path: Path) -> Iterator[ServiceProcess]:
     running.start()
     yield running
     running.kill()
+
+
+class RedisServer:
+    """A Redis of one's own, on one port that stays the same over restarts.
+
+    Args:
+        folder: for its append-only file and its log.
+        options: for its command line, such as `--appendonly yes`.
+        program: the server; Valkey's works as well.
+    """
+
+    def __init__(self, folder: Path, *options: str, program: str = "redis-server") -> None:
+        self._folder = folder
+        self._options = options
+        self._program = program
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+
+    @property
+    def url(self) -> str:
+        """Without password and encryption, whatever the options say."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start, and wait until it has read its data."""
+        where = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
+        # Snapshots would only cost the tests time.
+        command = [self._program, *where, "--save", "", *self._options]
+        with (self._folder / "redis.log").open("ab") as log:
+            written = log.tell()
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        while b"Ready to accept connections" not in self._log()[written:]:
+            assert self._process.poll() is None, self._log().decode()
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """End it as a crash would; nothing is written any more."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def _log(self) -> bytes:
+        return (self._folder / "redis.log").read_bytes()
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def need_redis() -> None:
+    """Skip where there is no Redis to be started; CI installs one."""
+    if shutil.which("redis-server") is None:
+        assert "CI" not in os.environ, "redis-server is not installed"
+        pytest.skip("redis-server is not installed: apt-get install redis-server")
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis for tests that leave it running; each takes a reward name of its own."""
+    need_redis()
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis for one test, which may kill and restart it: it remembers what it confirmed."""
+    need_redis()
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    server = RedisServer(folder, "--appendonly", "yes", "--appendfsync", "everysec")
+    server.start()
+    yield server
+    server.kill()

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,8 +194,10 @@ async def _broker(
     if kind == "redis and a folder":
         urls["blob_url"] = f"file://{folder}"
     broker = open_broker(ServiceSettings(**{**urls, **settings}), name)
-    yield broker
-    await broker.close()
+    try:
+        yield broker
+    finally:
+        await broker.close()
 
 
 BROKERS = ("memory", "redis", "redis and another", "redis and a folder")
@@ -256,6 +258,12 @@ class QueueDriver:
             while (await self.queue.stats()).dead == dead:
                 for lease in await self.queue.lease("mortal", 1, wait_s=0.05):
                     await self.queue.load(lease)
+
+    async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
+        """Ask again until it holds."""
+        async with asyncio.timeout(30):
+            while not await condition():
+                await asyncio.sleep(0.005)
 
     async def reserved(self) -> int:
         """Items that count against the limit."""

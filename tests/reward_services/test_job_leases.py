@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -27,15 +27,9 @@ async def leases_of(at: Any, *names: str) -> list[Any]:
         await at.queue.renew(leases)
         return len(leases) >= len(names)
 
-    await until(complete)
+    await at.until(complete)
     assert [lease.job_id for lease in leases] == list(names)
     return leases
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(30):
-        while not await condition():
-            await asyncio.sleep(0.005)
 
 
 async def test_a_lease_waits_for_a_job(opened: Opened) -> None:
@@ -194,7 +188,7 @@ async def test_a_picture_that_kills_its_workers_is_given_up_alone(opened: Opened
                     await at.queue.done(lease, at.result(lease.size))
             return bool((await at.queue.stats()).dead == 1)
 
-        await until(given_up)
+        await at.until(given_up)
         assert deaths == [(3, 1), (1, 2), (1, 3)]
         first, second, third = (await waiting).results
         assert (first.score, third.score) == (1.0, 1.0)

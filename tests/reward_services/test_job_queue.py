@@ -191,7 +191,11 @@ async def test_a_job_that_is_not_kept_is_forgotten_with_its_last_caller(opened: 
         await at.queue.done(lease, at.result())
         assert (await at.queue.state("a")).phase == "finished"
         await at.queue.result("a")
-        assert await at.queue.state("a") is None
+
+        async def forgotten() -> bool:
+            return await at.queue.state("a") is None
+
+        await at.until(forgotten)
 
 
 async def test_shares_of_two_versions_are_no_result() -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from reward_services import memory_queue
 
+pytestmark = pytest.mark.parametrize("opened", ["memory"], indirect=True)
+
 Opened = Callable[..., AbstractAsyncContextManager[Any]]
 
 

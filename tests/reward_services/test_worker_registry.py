@@ -1,5 +1,6 @@
 """The contract of every registry, run against each broker's."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -65,8 +66,9 @@ async def test_two_versions_do_not_work_on_one_queue(opened: Opened) -> None:
 async def test_a_worker_that_went_silent_does_not_count(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reward_services.worker_registry.SILENT_AFTER_S", 0.0)
+    monkeypatch.setattr("reward_services.worker_registry.SILENT_AFTER_S", 0.01)
     async with opened() as at:
         await at.broker.registry.announce(FIRST)
+        await asyncio.sleep(0.03)
         assert await at.broker.registry.workers() == []
         await at.broker.registry.announce(OTHER_VERSION)

@@ -1,0 +1,113 @@
+"""Pictures in Redis: that of the queue, or another one that need not write them to a disk."""
+
+import asyncio
+from collections.abc import Sequence
+
+from reward_services.blobs import Words, letter_name, pixels
+from reward_services.redis_connection import RedisConnection, broker_errors
+from reward_services.redis_scripts import milliseconds
+from reward_services.scorer import ScoreItem
+
+CHUNK_BYTES = 8 * 1024 * 1024
+"""Pictures on their way at once: enough to fill the connection, too little to hold others up."""
+
+
+class RedisBlobs:
+    """`Blobs` in the Redis at `connection`.
+
+    Args:
+        connection: its own, so that megabytes do not hold up the queue's short commands.
+        prefix: from `redis_scripts.key_prefix`.
+        beside_queue: the queue is in the same Redis, and its scripts delete and bury.
+    """
+
+    def __init__(self, connection: RedisConnection, prefix: str, *, beside_queue: bool) -> None:
+        self._connection = connection
+        self._client = connection.commands
+        self._prefix = f"{prefix}blob:"
+        self._beside_queue = beside_queue
+
+    async def put(self, job_id: str, items: Sequence[ScoreItem], ttl_s: float) -> None:
+        """See `Blobs.put`."""
+        ends = milliseconds(ttl_s)
+        with broker_errors():
+            pipe = self._client.pipeline(transaction=False)
+            pipe.set(self._key(job_id, "words"), Words.of(items).encode(), px=ends)
+            waiting = 0
+            for index, item in enumerate(items):
+                data = pixels(item)
+                pipe.set(self._key(job_id, index), data, px=ends)
+                waiting += len(data)
+                if waiting >= CHUNK_BYTES:
+                    await pipe.execute()
+                    waiting = 0
+            await pipe.execute()
+
+    async def get(self, job_id: str, first: int, size: int) -> list[ScoreItem] | None:
+        """See `Blobs.get`."""
+        words = await self.words(job_id)
+        if words is None:
+            return None
+        items: list[ScoreItem] = []
+        with broker_errors():
+            start = first
+            while start < first + size:
+                stop = _chunk(words, start, first + size)
+                keys = [self._key(job_id, index) for index in range(start, stop)]
+                for index, data in enumerate(await self._connection.reader.get(keys), start):
+                    if data is None:
+                        return None
+                    items.append(words.item(index, data))
+                start = stop
+        return items
+
+    async def words(self, job_id: str) -> Words | None:
+        """See `Blobs.words`."""
+        with broker_errors():
+            data = await self._client.get(self._key(job_id, "words"))
+        return None if data is None else Words.decode(data)
+
+    async def drop(self, job_id: str, size: int) -> None:
+        """See `Blobs.drop`."""
+        if not self._beside_queue:
+            await self._unlink(job_id, "words", *range(size))
+
+    async def bury(self, job_id: str, index: int, letter_id: str, ttl_s: float) -> None:
+        """See `Blobs.bury`."""
+        if self._beside_queue:
+            return
+        ends = milliseconds(ttl_s)
+        with broker_errors():
+            async with asyncio.TaskGroup() as group:
+                for part in (index, "words"):
+                    group.create_task(self._copy(job_id, part, letter_name(letter_id), ends))
+
+    async def drop_letter(self, letter_id: str, index: int) -> None:
+        """See `Blobs.drop_letter`."""
+        await self._unlink(letter_name(letter_id), "words", index)
+
+    async def close(self) -> None:
+        """See `Blobs.close`."""
+        await self._connection.close()
+
+    def _key(self, job_id: str, part: str | int) -> str:
+        return f"{self._prefix}{job_id}:{part}"
+
+    async def _copy(self, job_id: str, part: str | int, to: str, ends: int) -> None:
+        await self._client.copy(self._key(job_id, part), self._key(to, part), replace=True)
+        await self._client.pexpire(self._key(to, part), ends)
+
+    async def _unlink(self, job_id: str, *parts: str | int) -> None:
+        with broker_errors():
+            await self._client.unlink(*(self._key(job_id, part) for part in parts))
+
+
+def _chunk(words: Words, start: int, end: int) -> int:
+    """Where the chunk of pictures that begins at `start` ends: one at least, and up to `end`."""
+    waiting = 0
+    for index in range(start, end):
+        height, width, channels = words.shapes[index]
+        waiting += height * width * channels
+        if waiting >= CHUNK_BYTES:
+            return index + 1
+    return end
