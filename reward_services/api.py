@@ -4,11 +4,12 @@ from typing import Annotated
 
 from fastapi import FastAPI, Path, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from reward_services import openapi
 from reward_services.announcements import Announcements
 from reward_services.brokers import Broker
-from reward_services.edge import Edge
+from reward_services.edge import PUBLIC_PATHS, Edge
 from reward_services.health import add_health
 from reward_services.intake import Intake
 from reward_services.jobs_route import JobsRoute
@@ -70,6 +71,8 @@ def create_app(
     add_page(app)
     _add_info(app, announcements)
     add_health(app, broker.queue, announcements)
+    if settings.api_keys:
+        openapi.ask_for_keys(app, public=PUBLIC_PATHS)
     return app
 
 
@@ -104,19 +107,23 @@ def _add_jobs(app: FastAPI, route: JobsRoute) -> None:
     )
     errors = openapi.error_answers("unauthorized", "not_found", "broker_unavailable")
 
-    @app.get("/jobs/{id}", responses=errors)
+    @app.get("/jobs/{id}", summary="Where a job is", responses=errors)
     async def show(job_id: JobId) -> JobStatus:
         """Where a job is, and its scores once it has finished."""
         return await route.show(job_id)
 
-    @app.delete("/jobs/{id}", status_code=204, responses=errors)
+    @app.delete("/jobs/{id}", summary="Forget a job", status_code=204, responses=errors)
     async def withdraw(job_id: JobId) -> Response:
         """Forget a job; what no worker has begun is not scored."""
         return await route.withdraw(job_id)
 
 
 def _add_info(app: FastAPI, announcements: Announcements) -> None:
-    @app.get("/info", responses=openapi.error_answers("unauthorized", "not_ready"))
+    @app.get(
+        "/info",
+        summary="What is scored here",
+        responses=openapi.error_answers("unauthorized", "not_ready"),
+    )
     async def describe() -> ServiceInfo:
         """What is scored here, and which requests are taken."""
         return announcements.require_info()
@@ -129,5 +136,14 @@ async def _routing_error(request: Request, error: Exception) -> Response:
     if error.status_code == NotFound.status:
         raise NotFound(f"there is no {path}: see /docs")
     if error.status_code == MethodNotAllowed.status:
-        raise MethodNotAllowed(f"{path} does not take {method}: see /docs")
+        refused = MethodNotAllowed(f"{path} does not take {method}: see /docs")
+        refused.allowed = _methods(request)
+        raise refused
     raise RequestError(str(error.detail))
+
+
+def _methods(request: Request) -> tuple[str, ...]:
+    """What its path takes; one path may have a route for each method."""
+    routes: list[Route] = [route for route in request.app.routes if isinstance(route, Route)]
+    fitting = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return tuple(sorted({method for route in fitting for method in route.methods or ()}))

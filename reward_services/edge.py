@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from reward_services.metrics import Metrics
 from reward_services.page import FILES
 from reward_services.tracing import TRACEPARENT, Tracing
-from shared.errors import InternalError, RewardError, Unauthorized
+from shared.errors import InternalError, MethodNotAllowed, RewardError, Unauthorized
 from shared.schema import REQUEST_ID, ErrorBody
 
 QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
@@ -175,6 +175,8 @@ async def send_error(send: Send, error: RewardError, request_id: str) -> None:
 def _extra_headers(error: RewardError) -> list[tuple[bytes, bytes]]:
     if error.status == 401:
         return [(b"www-authenticate", b"Bearer")]
+    if isinstance(error, MethodNotAllowed):
+        return [(b"allow", ", ".join(error.allowed).encode())]
     if error.status in (429, 503):
         seconds = max(1, math.ceil(error.retry_after or 1))
         return [(b"retry-after", str(seconds).encode())]

@@ -57,19 +57,21 @@ def add_checks(
         measure: brings the metrics up to date; they are shown as they are when the broker is away.
     """
 
-    @app.get("/livez")
+    @app.get("/livez", summary="Whether the process answers")
     async def live() -> dict[str, str]:
         """Whether the process answers at all."""
         return {"status": "alive"}
 
     @app.get(
-        "/readyz", responses=openapi.error_answers("not_ready", "draining", "broker_unavailable")
+        "/readyz",
+        summary="Whether to send work here",
+        responses=openapi.error_answers("not_ready", "draining", "broker_unavailable"),
     )
     async def ready() -> Facts:
         """Whether to send work here, and how many workers are there to do it."""
         return check_ready()
 
-    @app.get("/metrics", response_class=Response)
+    @app.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def expose() -> Response:
         """Prometheus metrics."""
         try:

@@ -1,6 +1,9 @@
 """What the OpenAPI document says about requests with pictures beyond their Python signature."""
 
+from collections.abc import Set
 from typing import Any
+
+from fastapi import FastAPI
 
 from reward_services import json_body, multipart_body
 from shared.errors import BY_CODE
@@ -35,6 +38,7 @@ _JSON_BODY = {
 _FORM_BODY = {
     "type": "object",
     "required": ["images"],
+    "additionalProperties": False,
     "properties": {
         "images": {
             "type": "array",
@@ -49,6 +53,7 @@ _FORM_BODY = {
         },
         "metadata": {
             "type": "string",
+            "contentMediaType": "application/json",
             "description": "JSON: a list with one object per picture, or one object for all",
         },
     },
@@ -111,6 +116,23 @@ SCORE_ERRORS = (
     "deadline_exceeded",
 )
 JOB_ERRORS = tuple(code for code in SCORE_ERRORS if code != "deadline_exceeded")
+
+
+def ask_for_keys(app: FastAPI, public: Set[str]) -> None:
+    """Say in the document that every path needs an API key, except the public ones."""
+    describe = app.openapi
+
+    def with_keys() -> dict[str, Any]:
+        document = describe()
+        scheme = {"type": "http", "scheme": "bearer", "description": "one of REWARD_API_KEYS"}
+        document["components"]["securitySchemes"] = {"key": scheme}
+        document["security"] = [{"key": []}]
+        for path in public & document["paths"].keys():
+            for operation in document["paths"][path].values():
+                operation["security"] = []
+        return document
+
+    app.openapi = with_keys  # type: ignore[method-assign]
 
 
 def error_answers(*codes: str) -> dict[int | str, dict[str, Any]]:

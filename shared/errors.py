@@ -91,6 +91,8 @@ class MethodNotAllowed(RequestError):
 
     status = 405
     code = "method_not_allowed"
+    allowed: tuple[str, ...] = ()
+    """Methods that it takes; set by the service, for the header `Allow`."""
 
 
 class IdempotencyConflict(RequestError):

@@ -10,8 +10,10 @@ import pytest
 import structlog
 from starlette.types import Scope
 
+from reward_services.api import ROUTES
 from reward_services.edge import PUBLIC_PATHS, Edge
 from reward_services.metrics import Metrics
+from reward_services.page import FILES
 from reward_services.tracing import Tracing
 from shared.errors import QueueFull
 from shared.logs import configure_logging
@@ -37,6 +39,30 @@ async def test_without_a_key_nothing_is_answered(
     assert answer.headers["www-authenticate"] == "Bearer"
     assert ErrorBody.model_validate_json(answer.content).code == "unauthorized"
     assert "first-key" not in answer.text
+
+
+async def test_no_route_answers_without_a_key_but_the_documented_ones(stack: Running) -> None:
+    async with stack(**KEYS) as service:
+        routes = [route for route in service.transport.app.routes if route.path in ROUTES]
+        assert {route.path for route in routes} == set(ROUTES)
+        public = set()
+        for route in service.transport.app.routes:
+            for method in {*route.methods, "HEAD", "OPTIONS", "TRACE"}:
+                path = route.path.replace("{id}", "0" * 32)
+                answer = await service.http.request(method, path)
+                if answer.status_code != 401:
+                    public.add(route.path)
+    assert public == {"/livez", "/readyz", "/metrics", "/", "/docs"} | {
+        path for path in FILES if path.startswith("/page/")
+    }
+
+
+@pytest.mark.parametrize(
+    "path", ["/livez/", "/./info", "/livez/../info", "/LIVEZ", "/page", "/docs/"]
+)
+async def test_nothing_like_a_public_path_is_public(stack: Running, path: str) -> None:
+    async with stack(**KEYS) as service:
+        assert (await service.http.get(path)).status_code == 401
 
 
 async def test_a_body_without_a_key_is_not_even_read(stack: Running) -> None:
