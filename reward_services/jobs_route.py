@@ -4,6 +4,8 @@ What a job consists of is a note that all API processes of the queue share, so a
 for it. Its parts are ordinary jobs of the queue whose results are kept.
 """
 
+import asyncio
+import contextlib
 import re
 import uuid
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ from pydantic import BaseModel
 
 from reward_services.edge import Record
 from reward_services.intake import Incoming, Intake
-from reward_services.job_queue import JobQueue, JobState
+from reward_services.job_queue import Job, JobQueue, JobState
 from reward_services.metrics import Metrics
 from reward_services.notes import Notes
 from reward_services.score_request import prepare, respond, submit, withdraw
@@ -68,6 +70,7 @@ class JobsRoute:
         self._longest_s = settings.job_deadline_s
         self._kept_s = settings.result_ttl_s
         self._metrics = metrics
+        self._following: set[asyncio.Task[None]] = set()
 
     async def create(self, request: Request) -> Response:
         """Queue the pictures of a request; raises a `RewardError` as documented for the route."""
@@ -131,7 +134,19 @@ class JobsRoute:
         except BaseException:
             await withdraw(self._queue, plan.jobs)
             raise
+        for job in plan.jobs:
+            self._follow(job)
         return _accepted(job_id)
+
+    def _follow(self, job: Job) -> None:
+        """Wait for a part in the request's place, so that a queue that loses it gets it again."""
+        task = asyncio.create_task(self._count(job))
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
+
+    async def _count(self, job: Job) -> None:
+        with contextlib.suppress(RewardError):
+            self._metrics.count_items((await self._queue.result(job.id)).results)
 
     async def _is_known(self, job_id: str, fingerprint: str) -> bool:
         note = await self._note(job_id)
@@ -142,7 +157,9 @@ class JobsRoute:
             raise IdempotencyConflict(
                 "this Idempotency-Key was used with another body: take a new key for a new job"
             )
-        return await self._states(note) is not None
+        states = await self._states(note)
+        # A failure is no reason not to try again.
+        return states is not None and not any(state.error for state in states)
 
     async def _note(self, job_id: str) -> _Note | None:
         if not _ID.fullmatch(job_id):

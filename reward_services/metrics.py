@@ -5,9 +5,11 @@ queue (`queue_items`, `leased_items`, `inflight_items`, `workers`, `redelivered_
 `dead_letter_total`) is the same in every API process of a queue: take the maximum, not the sum.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from shared.schema import ItemResult
 
 # 5 ms to 164 s, doubling: a JPEG and a slow vision-language model fit the same axis.
 SECONDS = tuple(0.005 * 2**k for k in range(16))
@@ -143,6 +145,13 @@ class Metrics:
         self.redelivered.inc(max(0, redelivered - self._redelivered_before))
         self.dead_letter.inc(max(0, dead - self._dead_before))
         self._redelivered_before, self._dead_before = redelivered, dead
+
+    def count_items(self, results: Sequence[ItemResult]) -> int:
+        """Count pictures that were answered; returns how many of them have no score."""
+        failed = sum(result.error is not None for result in results)
+        self.items.labels(self.service, "error").inc(failed)
+        self.items.labels(self.service, "scored").inc(len(results) - failed)
+        return failed
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format."""

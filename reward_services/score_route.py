@@ -59,14 +59,9 @@ class ScoreRoute:
             raise DeadlineExceeded(f"there was no score within {incoming.limit_s:g} s") from None
 
     def _count(self, answer: Answer, record: Record) -> None:
-        results = answer.response.results
-        failed = sum(result.error is not None for result in results)
-        name = self._metrics.service
-        self._metrics.items.labels(name, "error").inc(failed)
-        self._metrics.items.labels(name, "scored").inc(len(results) - failed)
-        self._metrics.decode.labels(name, record.codec).observe(answer.decode_s)
+        self._metrics.decode.labels(self._metrics.service, record.codec).observe(answer.decode_s)
         self._metrics.submit.observe(answer.submit_s)
-        record.facts["errors"] = failed
+        record.facts["errors"] = self._metrics.count_items(answer.response.results)
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
