@@ -53,6 +53,7 @@ def create_app(
     metrics, readiness = announcements.metrics, announcements.readiness
     app = FastAPI(
         title=f"Reward: {metrics.service}",
+        redirect_slashes=False,
         version=str(SCHEMA_VERSION),
         docs_url=None,
         redoc_url=None,
