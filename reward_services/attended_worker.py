@@ -36,13 +36,13 @@ def service_info(scorer: Scorer, settings: ServiceSettings) -> ServiceInfo:
 
 
 @contextlib.contextmanager
-def loaded_scorer(reward: str) -> Iterator[Scorer]:
-    """The scorer called `reward`, closed at the end.
+def loaded_scorer(reward: str, settings: ServiceSettings) -> Iterator[Scorer]:
+    """The scorer called `reward`, with its options, closed at the end.
 
     Raises:
         ScorerLoadError: there is no such reward, or it cannot be loaded.
     """
-    scorer = load_scorer(reward)
+    scorer = load_scorer(reward, settings.options)
     try:
         yield scorer
     except BatchHung:

@@ -36,6 +36,10 @@ Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a fre
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="Let other machines in without an API key.")
 ]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="An option of the reward; repeatable."),
+]
 LogLevel = Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")]
 
 
@@ -45,13 +49,15 @@ def serve(
     host: Host = None,
     port: Port = None,
     insecure: Insecure = False,
+    options: Options = None,
     log_level: LogLevel = "INFO",
 ) -> None:
     """Serve REWARD over HTTP. Everything else is set by REWARD_* variables (see the docs)."""
     with queue_commands.service_packages():
         from reward_services import service
     _configure_logging(log_level)
-    service.serve(reward, _settings(host=host, port=port, insecure=insecure or None))
+    given = {"host": host, "port": port, "insecure": insecure or None}
+    service.serve(reward, _settings(**given, options=_options(options)))
 
 
 @app.command("api")
@@ -73,7 +79,11 @@ def serve_api(
 
 @app.command("worker")
 def work(
-    reward: Reward, host: Host = None, port: Port = None, log_level: LogLevel = "INFO"
+    reward: Reward,
+    host: Host = None,
+    port: Port = None,
+    options: Options = None,
+    log_level: LogLevel = "INFO",
 ) -> None:
     """Score with REWARD what `api` processes behind the same broker are asked for.
 
@@ -82,7 +92,8 @@ def work(
     with queue_commands.service_packages():
         from reward_services import worker_process
     _configure_logging(log_level)
-    worker_process.work(reward, _settings(host=host, worker_port=port))
+    settings = _settings(host=host, worker_port=port, options=_options(options))
+    worker_process.work(reward, settings)
 
 
 app.command("status")(queue_commands.status)
@@ -96,17 +107,21 @@ def score(
     prompt: Annotated[
         list[str] | None, typer.Option(help="One for all files, or one per file.")
     ] = None,
+    options: Options = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON, also on a terminal.")] = False,
 ) -> None:
     """Score image files here, without a server; JSON when piped, a table on a terminal."""
-    scorer = load_scorer(reward)
+    settings = _settings(options=_options(options))
+    scorer = load_scorer(reward, settings.options)
     prompts = _prompts(prompt or [], len(files))
     size = describe(scorer).max_batch_size
-    max_pixels = ServiceSettings.model_fields["max_pixels"].default
     results: list[ItemResult] = []
     for start in range(0, len(files), size):
         part = slice(start, start + size)
-        items = [_item(*pair, max_pixels) for pair in zip(files[part], prompts[part], strict=True)]
+        items = [
+            _item(*pair, settings.max_pixels)
+            for pair in zip(files[part], prompts[part], strict=True)
+        ]
         scored = iter(score_batch(scorer, [item for item in items if isinstance(item, ScoreItem)]))
         results.extend(
             next(scored) if isinstance(item, ScoreItem) else ItemResult(error=item)
@@ -123,15 +138,24 @@ def check(
     tolerance: Annotated[
         float, typer.Option(help="How far scores may lie apart that should be equal.")
     ] = 0.0,
+    options: Options = None,
 ) -> None:
     """Check that REWARD keeps the contract; exit code 1 when it does not."""
+    given = _settings(options=_options(options)).options
     failed = 0
-    for finding in check_scorer(lambda: load_scorer(reward), tolerance):
+    for finding in check_scorer(lambda: load_scorer(reward, given), tolerance):
         failed += not finding.passed
         print(f"{'ok  ' if finding.passed else 'FAIL'}  {finding.name}: {finding.message}")
     if failed:
         print(f"{failed} checks failed")
         raise typer.Exit(1)
+
+
+def _options(given: list[str] | None) -> dict[str, str]:
+    pairs = [each.partition("=") for each in given or []]
+    if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
+        raise SettingsError(f"--set {wrong[0]}: write it as NAME=VALUE")
+    return {name: value for name, _, value in pairs}
 
 
 def _settings(**given: object) -> ServiceSettings:

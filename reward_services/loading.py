@@ -3,28 +3,39 @@
 import difflib
 import importlib
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+from reward_services.options import SetupError, build_options, no_such_option, options_class
 from reward_services.scorer import Scorer, ScorerContractError, describe
 
 SHORT_NAMES = {
     "jpeg_compressibility": "reward_services.scorers.jpeg:jpeg_compressibility",
     "jpeg_incompressibility": "reward_services.scorers.jpeg:jpeg_incompressibility",
+    "aesthetic": "reward_services.scorers.aesthetic:Aesthetic",
+    "llava_bertscore": "reward_services.scorers.llava_bertscore:LlavaBertScore",
+    "llava_vqa": "reward_services.scorers.llava_vqa:LlavaVqa",
 }
+
+EXTRAS = {"aesthetic": "aesthetic", "llava_bertscore": "llava", "llava_vqa": "llava"}
+"""What has to be installed for a reward, where the base and the extra `service` are not enough."""
 
 
 class ScorerLoadError(Exception):
     """A scorer could not be loaded; the message says what to change."""
 
 
-def load_scorer(name: str) -> Scorer:
+def load_scorer(name: str, options: Mapping[str, str] | None = None) -> Scorer:
     """Build the scorer called `name`: a short name, or `module:Class` from any importable module.
 
-    What stands behind the colon is called without arguments. Modules in the working directory
-    are found too, behind everything that is installed.
+    What stands behind the colon is called with its `options` if it takes any (see
+    `RewardOptions`), else without arguments. Modules in the working directory are found too,
+    behind everything that is installed.
 
     Raises:
-        ScorerLoadError: unknown name, failing import, or something that is no scorer.
+        ScorerLoadError: unknown name, failing import, something that is no scorer, or options
+            that it does not have or cannot use.
     """
     module_name, attribute = _target(name)
     if (here := str(Path.cwd())) not in sys.path:
@@ -36,6 +47,7 @@ def load_scorer(name: str) -> Scorer:
             raise ScorerLoadError(f"{name}: there is no module {module_name!r}") from None
         raise ScorerLoadError(
             f"{name}: {module_name} needs the package {error.name!r}, which is not installed"
+            + (f": pip install 'ddpo-reward-services[{EXTRAS[name]}]'" if name in EXTRAS else "")
         ) from error
     except Exception as error:
         raise ScorerLoadError(f"{name}: importing {module_name} failed: {error}") from error
@@ -43,13 +55,24 @@ def load_scorer(name: str) -> Scorer:
     if not callable(factory):
         raise ScorerLoadError(f"{name}: {module_name} has no class {attribute!r}")
     try:
-        scorer = factory()
+        scorer = factory(**_arguments(factory, options or {}))
         describe(scorer)
     except ScorerContractError as error:
         raise ScorerLoadError(str(error)) from None
+    except SetupError as error:
+        raise ScorerLoadError(f"{name}: {error}") from None
     except Exception as error:
         raise ScorerLoadError(f"{name}: {attribute}() failed: {error}") from error
     return scorer  # type: ignore[no-any-return]
+
+
+def _arguments(factory: Callable[..., Any], given: Mapping[str, str]) -> dict[str, Any]:
+    kind = options_class(factory)
+    if kind is not None:
+        return {"options": build_options(kind, given)}
+    if given:
+        raise SetupError(no_such_option(next(iter(given)), None))
+    return {}
 
 
 def _target(name: str) -> tuple[str, str]:

@@ -32,7 +32,7 @@ def serve(reward: str, settings: ServiceSettings) -> None:
         BatchHung: a batch did not come back; the process has to end.
     """
     settings.require_safe_address()
-    with bind(settings.host, settings.port) as listener, loaded_scorer(reward) as scorer:
+    with bind(settings.host, settings.port) as listener, loaded_scorer(reward, settings) as scorer:
         run(_serve(scorer, settings, listener))
 
 

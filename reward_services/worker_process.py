@@ -34,13 +34,18 @@ def work(reward: str, settings: ServiceSettings) -> None:
         IdentityConflict: another version is at work on the same queue.
         BatchHung: a batch did not come back; the process has to end.
     """
-    with bind(settings.host, settings.worker_port) as listener, loaded_scorer(reward) as scorer:
+    with (
+        bind(settings.host, settings.worker_port) as listener,
+        loaded_scorer(reward, settings) as scorer,
+    ):
         run(_work(scorer, settings, listener))
 
 
 def health_app(metrics: Metrics, readiness: Readiness) -> FastAPI:
     """The routes of a worker; all are public, and there are no others."""
-    app = FastAPI(title="Worker", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="Worker", redirect_slashes=False, docs_url=None, redoc_url=None, openapi_url=None
+    )
     app.add_middleware(Edge, metrics=metrics, api_keys=(), routes=ROUTES, tracing=Tracing())
 
     def ready() -> Facts:

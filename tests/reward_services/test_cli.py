@@ -108,3 +108,35 @@ def test_serving_without_the_extra_says_what_to_install() -> None:
     assert done.returncode == 1
     assert "ddpo-reward-services[service]" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+OPTIONAL = """
+from reward_services.options import RewardOptions
+
+class Wishes(RewardOptions):
+    factor: float
+
+class Constant:
+    name = "constant"
+    max_batch_size = 2
+    def __init__(self, options: Wishes):
+        self.options = options
+    def score(self, items):
+        return [self.options.factor for _ in items]
+"""
+
+
+def test_options_of_a_reward(tmp_path: Path, cat: Path) -> None:
+    (tmp_path / "wishes.py").write_text(OPTIONAL)
+    command = ("score", "wishes:Constant", str(cat), "--json")
+    done = run(*command, "--set", "factor=2.5", cwd=tmp_path)
+    assert [row["score"] for row in json.loads(done.stdout)] == [2.5]
+    for given, complaint in [
+        ("factor", "--set factor: write it as NAME=VALUE"),
+        ("faktor=1", "wishes:Constant: there is no option 'faktor' (did you mean factor?)"),
+    ]:
+        done = run(*command, "--set", "factor=1", "--set", given, cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.startswith("reward-services: ")
+        assert complaint in done.stderr
+        assert len(done.stderr.splitlines()) == 1

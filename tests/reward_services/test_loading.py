@@ -1,13 +1,36 @@
 """Scorers by name, and what is said when there is none."""
 
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from reward_services.loading import SHORT_NAMES, ScorerLoadError, load_scorer
-from reward_services.scorer import describe
+from reward_services.loading import ScorerLoadError, load_scorer
+from reward_services.scorer import ScoreItem, describe
+
+WITHOUT_WEIGHTS = ["jpeg_compressibility", "jpeg_incompressibility"]
 
 SCORER = """
+from reward_services.options import RewardOptions
+
+class Wishes(RewardOptions):
+    side: int
+    "How long."
+    shape: str = "round"
+
+class Choosy:
+    name = "choosy"
+    max_batch_size = 2
+    def __init__(self, options: Wishes):
+        self.wishes = options
+    def score(self, items):
+        return [self.wishes.side for _ in items]
+
+class Vague(Choosy):
+    def __init__(self, options):
+        super().__init__(options)
+
 class Good:
     name = "good"
     max_batch_size = 2
@@ -39,7 +62,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
-@pytest.mark.parametrize("name", SHORT_NAMES)
+@pytest.mark.parametrize("name", WITHOUT_WEIGHTS)
 def test_short_names(name: str) -> None:
     assert describe(load_scorer(name)).name == name
 
@@ -76,3 +99,34 @@ def test_what_cannot_be_loaded_is_told_in_one_line(module: str, name: str, compl
         load_scorer(name.format(module))
     assert complaint.format(module) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_options_reach_the_scorer_as_their_own_types(module: str) -> None:
+    scorer = load_scorer(f"{module}:Choosy", {"side": "3", "shape": "flat"})
+    assert list(scorer.score([ScoreItem(np.zeros((1, 1, 3), np.uint8))])) == [3]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "complaint"),
+    [
+        ("Choosy", {}, "it needs the option side (--set side=…): How long."),
+        ("Choosy", {"side": "three"}, "--set side: Input should be a valid integer"),
+        ("Choosy", {"side": "3", "shap": "x"}, "'shap' (did you mean shape?): use shape, side"),
+        ("Good", {"side": "3"}, "there is no option 'side': this reward takes none"),
+        ("Vague", {"side": "3"}, "must be annotated with a subclass of RewardOptions"),
+    ],
+)
+def test_options_that_do_not_fit(
+    module: str, name: str, options: dict[str, str], complaint: str
+) -> None:
+    with pytest.raises(ScorerLoadError) as caught:
+        load_scorer(f"{module}:{name}", options)
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_reward_without_its_packages_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "reward_services.scorers.aesthetic", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ScorerLoadError, match=r"'torch'.+ddpo-reward-services\[aesthetic\]"):
+        load_scorer("aesthetic")

@@ -3,7 +3,12 @@
 import pytest
 from pydantic import ValidationError
 
-from reward_services.settings import ServiceSettings, SettingsError, refuse_unknown_variables
+from reward_services.settings import (
+    ServiceSettings,
+    SettingsError,
+    given_settings,
+    refuse_unknown_variables,
+)
 
 
 def test_the_environment_comes_before_defaults_and_arguments_before_both(
@@ -59,3 +64,17 @@ def test_values_that_make_no_sense(name: str, value: int) -> None:
 
 def test_every_setting_is_explained() -> None:
     assert all(field.description for field in ServiceSettings.model_fields.values())
+
+
+def test_options_of_the_reward_come_from_variables_and_the_command_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("REWARD_OPTIONS__DEVICE", "cpu")
+    monkeypatch.setenv("REWARD_OPTIONS__MODEL", "here")
+    refuse_unknown_variables()
+    assert ServiceSettings().options == {"device": "cpu", "model": "here"}
+    assert given_settings({"options": {"model": "there", "dtype": "fp32"}}).options == {
+        "device": "cpu",
+        "model": "there",
+        "dtype": "fp32",
+    }

@@ -1,0 +1,1 @@
+"""What learned rewards share: weights, devices, batches, and the models behind the scores."""
