@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from redis import Redis
 
 from reward_services import ItemError, Scored, ScoreItem
 from reward_services.announcements import Announcements
@@ -179,27 +180,6 @@ def requests() -> Requests:
     return Requests()
 
 
-@asynccontextmanager
-async def _broker(
-    request: pytest.FixtureRequest, kind: str, folder: Path, settings: dict[str, Any]
-) -> AsyncIterator[Broker]:
-    """A broker of one kind, with a name that no other test has; what it leaves is looked at."""
-    name = f"test-{uuid.uuid4().hex}"
-    urls: dict[str, Any] = {"broker_url": "memory://"}
-    if kind != "memory":
-        server = request.getfixturevalue("redis_server")
-        urls = {"broker_url": server.url}
-    if kind == "redis and another":
-        urls["blob_url"] = server.url.replace("/0", "/1")
-    if kind == "redis and a folder":
-        urls["blob_url"] = f"file://{folder}"
-    broker = open_broker(ServiceSettings(**{**urls, **settings}), name)
-    try:
-        yield broker
-    finally:
-        await broker.close()
-
-
 BROKERS = ("memory", "redis", "redis and another", "redis and a folder")
 
 
@@ -270,16 +250,48 @@ class QueueDriver:
         return (await self.queue.stats()).reserved_items
 
 
+@asynccontextmanager
+async def _opened(**settings: Any) -> AsyncIterator[QueueDriver]:
+    """A broker whose leases are short; `name` is the reward's."""
+    name = settings.pop("name", f"test-{uuid.uuid4().hex}")
+    broker = open_broker(ServiceSettings(**{"lease_s": 0.05, **settings}), name)
+    try:
+        yield QueueDriver(broker)
+    finally:
+        await broker.close()
+
+
 @pytest.fixture(params=BROKERS)
 def opened(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> Callable[..., AbstractAsyncContextManager[Any]]:
     """`async with opened(queue_items=…) as at:` on every broker; leases are short."""
+    urls = {"broker_url": "memory://"}
+    if request.param != "memory":
+        urls = {"broker_url": request.getfixturevalue("redis_server").url}
+    if request.param == "redis and another":
+        urls["blob_url"] = urls["broker_url"].replace("/0", "/1")
+    if request.param == "redis and a folder":
+        urls["blob_url"] = f"file://{tmp_path / 'blobs'}"
 
     @asynccontextmanager
     async def run(**settings: Any) -> AsyncIterator[QueueDriver]:
-        settings = {"lease_s": 0.05, **settings}
-        async with _broker(request, request.param, tmp_path / "blobs", settings) as broker:
-            yield QueueDriver(broker)
+        async with _opened(**urls, **settings) as at:
+            yield at
+        for url in urls.values():
+            if url.startswith("redis:"):
+                assert endless_keys(url) == [], "every key must end by itself"
 
     return run
+
+
+def endless_keys(url: str) -> list[bytes]:
+    """Keys without an end."""
+    with Redis.from_url(url) as client:
+        return [key for key in client.scan_iter(count=1000) if client.ttl(key) == -1]
+
+
+@pytest.fixture
+def connected() -> Callable[..., AbstractAsyncContextManager[QueueDriver]]:
+    """`async with connected(name=…, broker_url=…) as at:`, one of the processes of a service."""
+    return _opened
