@@ -1,9 +1,10 @@
 """The worker beside a real queue: batches, bad jobs, leases, drain."""
 
 import asyncio
+import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from reward_services.job_queue import Job, JobQueue, JobResult, QueueLimits
 from reward_services.memory_queue import MemoryQueue
 from reward_services.metrics import Metrics
 from reward_services.scorer import ScorerContractError
+from reward_services.scoring import BatchHung
 from reward_services.worker import Worker
 from shared.errors import BrokerUnavailable, DeadlineExceeded
 
@@ -253,3 +255,135 @@ async def test_warming_up_finds_a_scorer_that_does_not_work(mean_level: Recordin
         await Worker(MemoryQueue(), Wrong(), Metrics("wrong")).warm_up()
     await Worker(MemoryQueue(), mean_level, Metrics("mean_level")).warm_up()
     assert mean_level.batches == [["a picture"]]
+
+
+async def test_the_next_batch_is_loaded_while_one_is_scored_if_it_is_full(grey: Grey) -> None:
+    """A batch that is not full yet still waits for company; it is only leased."""
+    queue, gate = MemoryQueue(), Gate()
+    async with working(queue, gate, max_wait_s=0.0):
+        await submit(queue, grey, "a", 1)
+        await entered(gate)
+        await submit(queue, grey, "b", 1, 1)
+        await until_leased(queue, 3)
+        assert await phases(queue, "ab") == ["running", "waiting"]
+        await submit(queue, grey, "c", 1, 1)
+        await until_loaded(queue, "c")
+        assert await phases(queue, "abc") == ["running"] * 3
+        await submit(queue, grey, "d", 1)
+        gate.open.set()
+        assert await scores(queue, "d") == [1]
+    assert gate.batches == [["a"], ["b", "b", "c", "c"], ["d"]]
+
+
+async def phases(queue: JobQueue, names: str) -> list[str]:
+    states = [await queue.state(name) for name in names]
+    return [state.phase for state in states if state is not None]
+
+
+async def until_loaded(queue: JobQueue, name: str) -> None:
+    async with asyncio.timeout(30):
+        while await phases(queue, name) != ["running"]:
+            await asyncio.sleep(0.005)
+
+
+async def test_no_worker_holds_more_than_one_batch_beside_the_running_one(grey: Grey) -> None:
+    queue, gate = MemoryQueue(), Gate()
+    async with working(queue, gate, max_wait_s=0.0):
+        await submit(queue, grey, "a", 1)
+        await entered(gate)
+        for name in "bcdef":
+            await submit(queue, grey, name, 1, 1)
+        await until_loaded(queue, "c")
+        assert [lease.job_id for lease in await queue.lease("another", 64, wait_s=0)] == [
+            "d",
+            "e",
+            "f",
+        ]
+        gate.open.set()
+        assert await scores(queue, "c") == [4, 4]
+
+
+async def test_nothing_is_loaded_beside_a_suspect(grey: Grey) -> None:
+    """If it kills the worker, nobody else may look as if they had."""
+    queue, gate = MemoryQueue(QueueLimits(lease_s=0.02)), Gate()
+    await submit(queue, grey, "suspect", 1)
+    (lease,) = await queue.lease("a worker that dies", 1, wait_s=0)
+    await queue.load(lease)
+    await asyncio.sleep(0.03)
+    async with working(queue, gate, max_wait_s=0.0, lease_s=30):
+        await entered(gate)
+        await submit(queue, grey, "full", 1, 1, 1, 1)
+        await until_leased(queue, 5)
+        full = await queue.state("full")
+        assert full is not None
+        assert full.phase == "waiting"
+        gate.open.set()
+        assert await scores(queue, "full") == [4] * 4
+    assert gate.batches == [["suspect"], ["full"] * 4]
+
+
+async def test_a_batch_that_hangs_ends_the_worker_and_hands_back_what_was_not_begun(
+    grey: Grey,
+) -> None:
+    queue, gate = MemoryQueue(QueueLimits(lease_s=0.3)), Gate()
+    worker = Worker(queue, gate, Metrics("gate"), max_wait_s=0, lease_s=0.3, max_batch_seconds=0.6)
+    running = asyncio.create_task(worker.run())
+    try:
+        await submit(queue, grey, "hangs", 1)
+        await entered(gate)
+        await submit(queue, grey, "waits", 1)
+        await until_leased(queue, 2)
+        with pytest.raises(BatchHung, match="REWARD_MAX_BATCH_SECONDS"):
+            await running
+        (lease,) = await queue.lease("next worker", 1, wait_s=0)
+        assert (lease.job_id, lease.deliveries) == ("waits", 1)
+        # The other's lease is not renewed any more.
+        async with asyncio.timeout(30):
+            while not (again := await queue.lease("next worker", 1, wait_s=0.1)):
+                pass
+        assert (again[0].job_id, again[0].deliveries) == ("hangs", 2)
+    finally:
+        gate.open.set()
+
+
+async def test_what_was_scored_is_handed_in_when_the_broker_is_back(
+    grey: Grey, mean_level: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing in memory can be away, so this fault is made by hand."""
+    monkeypatch.setattr("reward_services.batch_run.RETRY_S", 0.001)
+    queue = MemoryQueue()
+    away = 3
+
+    def flaky(call: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+        async def once_in_a_while(*arguments: object) -> object:
+            nonlocal away
+            if away:
+                away -= 1
+                raise BrokerUnavailable("gone")
+            return await call(*arguments)
+
+        return once_in_a_while
+
+    monkeypatch.setattr(queue, "done", flaky(queue.done))
+    await submit(queue, grey, "a", 1)
+    async with working(queue, mean_level, max_wait_s=0.0):
+        assert await scores(queue, "a") == [1]
+        away = 3
+        monkeypatch.setattr(queue, "load", flaky(queue.load))
+        await submit(queue, grey, "b", 2)
+        assert await scores(queue, "b") == [2]
+    assert mean_level.batches == [["a"], ["b"]]
+
+
+async def test_stages_and_fill_are_measured(grey: Grey, mean_level: Recording) -> None:
+    queue = MemoryQueue()
+    await submit(queue, grey, "a", 1, 2)
+    async with working(queue, mean_level, max_wait_s=0.0) as (worker, metrics):
+        assert await scores(queue, "a") == [1, 2]
+        while worker.items_done != 2:
+            await asyncio.sleep(0.005)
+        assert worker.name.split(":")[1] == str(os.getpid())
+    lines = metrics.text().decode().splitlines()
+    assert 'reward_batch_fill_ratio_sum{service="mean_level"} 0.5' in lines
+    for stage in ("queue_wait", "batch_wait", "load", "inference", "finish"):
+        assert f'reward_{stage}_seconds_count{{service="mean_level"}} 1.0' in lines, stage
