@@ -28,9 +28,10 @@ Ask = Callable[[NDArray[np.uint8], Sequence[str]], list[str]]
 
 def examine_captioner(ask: Ask, pictures: ExamPictures, judge: PictureClassifier) -> dict[str, Any]:
     """Shares of right answers, by family, by count, by number sign, and on generated pictures."""
+    said = {name: _captions(ask, scenes.pixels) for name, scenes in pictures.families.items()}
     return {
-        "families": {name: _family(ask, scenes) for name, scenes in pictures.families.items()},
-        "confusion": {name: _confusion(ask, s) for name, s in pictures.families.items()},
+        "families": {name: _family(ask, s, said[name]) for name, s in pictures.families.items()},
+        "confusion": {name: _confusion(captions) for name, captions in said.items()},
         "signs": {kind: _signs(ask, scenes) for kind, scenes in pictures.signs.items()},
         "samples": {name: _samples(ask, s, judge) for name, s in pictures.samples.items()},
     }
@@ -40,8 +41,7 @@ def _captions(ask: Ask, pixels: NDArray[np.uint8]) -> list[str]:
     return ask(pixels, [DESCRIPTION] * len(pixels))
 
 
-def _family(ask: Ask, scenes: Scenes) -> dict[str, Any]:
-    captions = _captions(ask, scenes.pixels)
+def _family(ask: Ask, scenes: Scenes, captions: list[str]) -> dict[str, Any]:
     species = ask(scenes.pixels, [SPECIES] * len(captions))
     pairs = list(zip(scenes.captions, captions, species, strict=True))
     return {
@@ -51,10 +51,10 @@ def _family(ask: Ask, scenes: Scenes) -> dict[str, Any]:
     }
 
 
-def _confusion(ask: Ask, scenes: Scenes) -> dict[str, int]:
-    """How many pictures of one family get a caption of each family, or of none ("")."""
+def _confusion(captions: list[str]) -> dict[str, int]:
+    """How many of ``captions`` belong to each family, or to none ("")."""
     family_of = {caption.text: caption.family for caption in all_captions()}
-    said = Counter(family_of.get(text, "") for text in _captions(ask, scenes.pixels))
+    said = Counter(family_of.get(text, "") for text in captions)
     return {family: said[family] for family in (*EVEN_SHARES, "") if said[family]}
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaTokenizer, LlavaForConditionalGeneration, LlavaProcessor
 
+from emoji_world.autoencoder import load_autoencoder
 from emoji_world.captioner import (
     LONGEST_ANSWER,
     build_captioner,
@@ -111,13 +112,21 @@ def train_captioner(
 
 
 def export_captioner(
-    icons: IconSet, vae: AutoencoderKL, plan: TrainingPlan, run: Path, out: Path, records: Path
+    icons: IconSet,
+    models: Path,
+    plan: TrainingPlan,
+    run: Path,
+    out: Path,
+    records: Path,
 ) -> None:
     """Train in ``run``, write the model into ``out`` and plan and log into ``records``.
 
+    ``models`` holds the generator, whose autoencoder is used.
+
     Raises:
-        ValueError: ``run`` was started with other settings.
+        ValueError: that is missing, or ``run`` was started with other settings.
     """
+    vae = load_autoencoder(models / "diffusion" / "vae")
     model, processor = train_captioner(icons, vae, plan, run)
     save_captioner(model, processor, out)
     keep_records(run, records)

@@ -26,6 +26,7 @@ SeedOption = Annotated[int, typer.Option(help="Seed of every random draw.")]
 RecordsOption = Annotated[Path, typer.Option(help="Folder for what the model card is made from.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 LearningRateOption = Annotated[float, typer.Option(help="Its highest value.")]
+ModelsOption = Annotated[Path, typer.Option(help="Folder of all models.")]
 ModelOption = Annotated[Path, typer.Option(help="Pipeline folder.")]
 JudgeOption = Annotated[Path, typer.Option("--classifier", help="Classifier folder.")]
 
@@ -152,27 +153,26 @@ def evaluate(
 @app.command()
 def clip(
     cache: CacheOption = CACHE,
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 3000,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 1200,
     batch_size: Annotated[int, typer.Option(min=4, help="Pictures per step.")] = 128,
     learning_rate: LearningRateOption = 1e-3,
     seed: SeedOption = 0,
     threads: ThreadsOption = 1,
-    model: ModelOption = MODELS / "diffusion",
+    models: ModelsOption = MODELS,
     out: Annotated[Path, typer.Option(help="Folder to write.")] = MODELS / "clip",
     records: RecordsOption = RECORDS,
 ) -> None:
-    """Train the CLIP model, or continue, then its aesthetic head."""
+    """Train the CLIP model from the caption model, or continue, then its aesthetic head."""
     import torch
 
-    from emoji_world.autoencoder import load_autoencoder
     from emoji_world.clip_training import export_clip
     from emoji_world.icons import load_icons
     from emoji_world.training_run import TrainingPlan
 
     torch.set_num_threads(threads)
     plan = TrainingPlan(steps, batch_size, learning_rate, seed)
-    artwork, vae = load_icons(cache / "icons.npz"), load_autoencoder(model / "vae")
-    export_clip(artwork, vae, plan, cache / "clip", out, records / "clip")
+    artwork = load_icons(cache / "icons.npz")
+    export_clip(artwork, models, plan, cache / "clip", out, records / "clip")
     print(f"{folder_megabytes(out):.1f} MB in {out}")
 
 
@@ -181,32 +181,31 @@ def captioner(
     cache: CacheOption = CACHE,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 5000,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures per step.")] = 64,
-    learning_rate: LearningRateOption = 1e-3,
+    learning_rate: LearningRateOption = 1.5e-3,
     seed: SeedOption = 0,
     threads: ThreadsOption = 1,
-    model: ModelOption = MODELS / "diffusion",
+    models: ModelsOption = MODELS,
     out: Annotated[Path, typer.Option(help="Folder to write.")] = MODELS / "captioner",
     records: RecordsOption = RECORDS,
 ) -> None:
     """Train the caption model, or continue after an interruption."""
     import torch
 
-    from emoji_world.autoencoder import load_autoencoder
     from emoji_world.captioner_training import export_captioner
     from emoji_world.icons import load_icons
     from emoji_world.training_run import TrainingPlan
 
     torch.set_num_threads(threads)
     plan = TrainingPlan(steps, batch_size, learning_rate, seed)
-    artwork, vae = load_icons(cache / "icons.npz"), load_autoencoder(model / "vae")
-    export_captioner(artwork, vae, plan, cache / "captioner", out, records / "captioner")
+    artwork = load_icons(cache / "icons.npz")
+    export_captioner(artwork, models, plan, cache / "captioner", out, records / "captioner")
     print(f"{folder_megabytes(out):.1f} MB in {out}")
 
 
 @app.command()
 def examine(
     cache: CacheOption = CACHE,
-    models: Annotated[Path, typer.Option(help="Folder of all models.")] = MODELS,
+    models: ModelsOption = MODELS,
     held_out: Annotated[int, typer.Option(min=1, help="Real pictures per family.")] = 400,
     samples: Annotated[int, typer.Option(min=1, help="Generated pictures per group.")] = 64,
     steps: Annotated[int, typer.Option(min=2, help="Denoising steps.")] = 20,

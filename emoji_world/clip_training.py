@@ -9,9 +9,11 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import CLIPModel, CLIPProcessor
+from transformers import CLIPModel, CLIPProcessor, LlavaForConditionalGeneration
 
 from emoji_world.aesthetic_head import AestheticHead, made_up_taste, save_head, train_head
+from emoji_world.autoencoder import load_autoencoder
+from emoji_world.captioner import load_captioner
 from emoji_world.captions import Caption
 from emoji_world.clip_model import (
     COLOUR_TEXT,
@@ -111,13 +113,28 @@ class ClipTrainee:
         return contrastive_loss(scale * cosines, fitting(scenes, styled))
 
 
+def borrow_tower(model: CLIPModel, captioner: LlavaForConditionalGeneration) -> None:
+    """Begin with the vision transformer of the caption model, which has learned to see.
+
+    The norm behind the class token, which captions do not need, stays as it is.
+    """
+    mine, theirs = model.vision_model, captioner.model.vision_tower
+    for name in ("embeddings", "pre_layrnorm", "encoder"):
+        getattr(mine, name).load_state_dict(getattr(theirs, name).state_dict())
+
+
 def train_clip(
-    icons: IconSet, vae: AutoencoderKL | None, plan: TrainingPlan, folder: Path
+    icons: IconSet,
+    vae: AutoencoderKL | None,
+    captioner: LlavaForConditionalGeneration,
+    plan: TrainingPlan,
+    folder: Path,
 ) -> tuple[CLIPModel, CLIPProcessor]:
     """Train in ``folder``, or continue there; the float32 model with averaged weights."""
     processor = build_processor()
     torch.manual_seed(plan.seed)
     model = build_clip(processor.tokenizer)
+    borrow_tower(model, captioner)
     pictures = FreshPictures(icons, plan.seed, vae)
     run_training(ClipTrainee(model, processor, pictures, plan), plan, folder)
     averaged = build_clip(processor.tokenizer)
@@ -126,14 +143,23 @@ def train_clip(
 
 
 def export_clip(
-    icons: IconSet, vae: AutoencoderKL, plan: TrainingPlan, run: Path, out: Path, records: Path
+    icons: IconSet,
+    models: Path,
+    plan: TrainingPlan,
+    run: Path,
+    out: Path,
+    records: Path,
 ) -> None:
     """Train in ``run``, write model and head into ``out`` and plan and log into ``records``.
 
+    ``models`` holds the caption model to begin with and the generator, whose autoencoder is used.
+
     Raises:
-        ValueError: ``run`` was started with other settings.
+        ValueError: one of these is missing, or ``run`` was started with other settings.
     """
-    model, processor = train_clip(icons, vae, plan, run)
+    vae = load_autoencoder(models / "diffusion" / "vae")
+    captioner, _ = load_captioner(models / "captioner")
+    model, processor = train_clip(icons, vae, captioner, plan, run)
     head = fit_head(model, processor, FreshPictures(icons, plan.seed), plan.seed)
     save_clip(model, processor, out)
     save_head(head, out / HEAD_FILE)

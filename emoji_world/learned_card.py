@@ -134,9 +134,10 @@ def _clip(models: Path, titles: Mapping[str, str]) -> str:
     exam = read_json(models / "training" / "clip" / "quality.json", "examine")
     taste = exam["taste"]
     introduction = f"""`emoji_world/models/clip`: a `CLIPModel` with its processor,
-        {_weights(models, "clip")}, whose features have {PROJECTION} dimensions. It was trained by
-        contrast {_DRAWING}, each caption as a line drawing and in colour, with texts such as
-        "a cat", "{LINE_ART_TEXT.format("a cat")}" and "{COLOUR_TEXT.format("a cat")}":
+        {_weights(models, "clip")}, whose features have {PROJECTION} dimensions. Its vision
+        transformer began as that of the caption model. It was trained by contrast {_DRAWING}, each
+        caption as a line drawing and in colour, with texts such as "a cat",
+        "{LINE_ART_TEXT.format("a cat")}" and "{COLOUR_TEXT.format("a cat")}":
         {_training(models, "clip")}. Another picture with the same caption was no wrong answer.
         Real pictures that it was not trained on and that lie nearest to their own of all
         {exam["captions"]} captions:"""

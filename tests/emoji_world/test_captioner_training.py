@@ -7,7 +7,6 @@ import torch
 from transformers import LlavaProcessor
 
 from emoji_world import captioner_training
-from emoji_world.autoencoder import build_autoencoder
 from emoji_world.captioner import build_captioner, build_processor, load_captioner
 from emoji_world.captioner_training import (
     IGNORED,
@@ -19,7 +18,6 @@ from emoji_world.captioner_training import (
 from emoji_world.captions import all_captions
 from emoji_world.fresh_pictures import FreshPictures
 from emoji_world.icons import IconSet
-from emoji_world.latents import PatchComponents
 from emoji_world.questions import PROMPT, count_animals, describe, name_animal
 from emoji_world.training_run import TrainingPlan
 from emoji_world.vision_tower import PATCHES
@@ -102,11 +100,10 @@ def test_training_is_seeded_and_lowers_the_loss(discs: IconSet, tmp_path: Path) 
 
 
 def test_the_model_is_written_with_the_records_of_its_training(
-    discs: IconSet, components: PatchComponents, tmp_path: Path
+    discs: IconSet, untrained: Path, tmp_path: Path
 ) -> None:
-    vae = build_autoencoder(components).eval()
     out, records = tmp_path / "model", tmp_path / "records"
-    export_captioner(discs, vae, PLAN, tmp_path / "run", out, records)
+    export_captioner(discs, untrained, PLAN, tmp_path / "run", out, records)
     model, processor = load_captioner(out)
     assert isinstance(processor, LlavaProcessor)
     assert model.config.text_config.hidden_size == 32

@@ -1,19 +1,24 @@
 """Contrastive training: what counts as wrong, and that it is seeded and learns."""
 
+import shutil
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from transformers import LlavaForConditionalGeneration
 
 from emoji_world import clip_training
 from emoji_world.aesthetic_head import load_head
-from emoji_world.autoencoder import build_autoencoder
+from emoji_world.captioner import build_captioner, build_tokenizer, save_captioner
+from emoji_world.captioner import build_processor as captioner_processor
 from emoji_world.captions import all_captions
 from emoji_world.clip_model import HEAD_FILE, PROJECTION, build_clip, build_processor, load_clip
 from emoji_world.clip_training import (
     ClipTrainee,
+    borrow_tower,
     contrastive_loss,
     export_clip,
     fitting,
@@ -22,8 +27,8 @@ from emoji_world.clip_training import (
 )
 from emoji_world.fresh_pictures import FreshPictures, Scenes
 from emoji_world.icons import IconSet
-from emoji_world.latents import PatchComponents
 from emoji_world.training_run import TrainingPlan
+from emoji_world.vision_tower import VIEW
 from emoji_world.vocabulary import LINE_ART
 
 CAPTIONS = {caption.text: caption for caption in all_captions()}
@@ -89,14 +94,35 @@ def test_every_parameter_gets_a_gradient(discs: IconSet) -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_training_is_seeded_and_lowers_the_loss(discs: IconSet, tmp_path: Path) -> None:
-    first, processor = train_clip(discs, None, PLAN, tmp_path / "first")
-    again, _ = train_clip(discs, None, PLAN, tmp_path / "again")
+@pytest.fixture(scope="module")
+def captioner() -> LlavaForConditionalGeneration:
+    """Small and untrained."""
+    torch.manual_seed(1)
+    return build_captioner(build_tokenizer(), width=32, layers=1, tower_layers=1)
+
+
+def test_it_begins_with_the_eyes_of_the_caption_model(
+    captioner: LlavaForConditionalGeneration,
+) -> None:
+    model = build_clip(build_processor().tokenizer, width=32, layers=1).eval()
+    borrow_tower(model, captioner)
+    pixels = torch.randn(2, 3, VIEW, VIEW, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        ours = model.vision_model(pixels).last_hidden_state
+        theirs = captioner.eval().model.vision_tower(pixels).last_hidden_state
+    assert torch.equal(ours, theirs)
+
+
+def test_training_is_seeded_and_lowers_the_loss(
+    discs: IconSet, captioner: LlavaForConditionalGeneration, tmp_path: Path
+) -> None:
+    first, processor = train_clip(discs, None, captioner, PLAN, tmp_path / "first")
+    again, _ = train_clip(discs, None, captioner, PLAN, tmp_path / "again")
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
     assert not first.training
     plan = TrainingPlan(steps=40, batch_size=16, learning_rate=3e-3)
-    longer, _ = train_clip(discs, None, plan, tmp_path / "longer")
+    longer, _ = train_clip(discs, None, captioner, plan, tmp_path / "longer")
     before, after = (
         float(ClipTrainee(model, processor, FreshPictures(discs, 9), plan).loss(0).detach())
         for model in (first, longer)
@@ -105,13 +131,22 @@ def test_training_is_seeded_and_lowers_the_loss(discs: IconSet, tmp_path: Path) 
 
 
 def test_model_and_head_are_written_with_the_records_of_their_training(
-    discs: IconSet, components: PatchComponents, tmp_path: Path
+    discs: IconSet, untrained: Path, captioner: LlavaForConditionalGeneration, tmp_path: Path
 ) -> None:
-    vae = build_autoencoder(components).eval()
-    out, records = tmp_path / "model", tmp_path / "records"
-    export_clip(discs, vae, PLAN, tmp_path / "run", out, records)
+    models = tmp_path / "models"
+    shutil.copytree(untrained, models)
+    save_captioner(deepcopy(captioner), captioner_processor(), models / "captioner")
+    out, records = models / "clip", tmp_path / "records"
+    export_clip(discs, models, PLAN, tmp_path / "run", out, records)
     model, _ = load_clip(out)
     assert model.config.vision_config.hidden_size == 32
     head = load_head(out / HEAD_FILE, PROJECTION)
     assert head(torch.zeros(2, PROJECTION)).shape == (2,)
     assert {path.name for path in records.iterdir()} == {"plan.json", "log.jsonl"}
+
+
+def test_without_a_caption_model_the_command_is_named(
+    discs: IconSet, untrained: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="python -m emoji_world captioner"):
+        export_clip(discs, untrained, PLAN, tmp_path / "run", tmp_path, tmp_path)
