@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from reward_services.dead_letters import MOST_LETTERS
+from reward_services.dead_letters import MOST_LETTERS, DeadLetter
 from reward_services.queue_report import (
     as_json,
     as_text,
@@ -16,6 +17,7 @@ from reward_services.queue_report import (
     look,
 )
 from reward_services.settings import SettingsError, given_settings
+from shared.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
     from reward_services.brokers import Broker
@@ -54,29 +56,49 @@ def list_letters(name: Name, json: AsJson = False) -> None:
 
 
 @dead_letters.command("retry")
-def retry_letters(name: Name, ids: Letters) -> None:
-    """Queue pictures again; their scores are kept as jobs and shown here by id."""
-    _for_each(name, ids, lambda broker, letter: broker.dead_letters.retry(letter), "queued again")
+def retry_letters(
+    name: Name,
+    ids: Letters,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for the scores and show them.")
+    ] = False,
+) -> None:
+    """Queue pictures again. A picture that costs its workers again becomes a new dead letter."""
+
+    async def retry(broker: "Broker", letter: DeadLetter) -> str | None:
+        if not await broker.dead_letters.retry(letter.id):
+            return None
+        if not wait:
+            return f"queued again as {letter.retry_job_id}"
+        (result,) = (await broker.queue.result(letter.retry_job_id)).results
+        return f"score {result.score}" if result.error is None else result.error.message
+
+    _for_each(name, ids, retry)
 
 
 @dead_letters.command("drop")
 def drop_letters(name: Name, ids: Letters) -> None:
     """Forget pictures that were given up."""
-    _for_each(name, ids, lambda broker, letter: broker.dead_letters.drop(letter), "dropped")
+
+    async def drop(broker: "Broker", letter: DeadLetter) -> str | None:
+        return "dropped" if await broker.dead_letters.drop(letter.id) else None
+
+    _for_each(name, ids, drop)
 
 
 def _for_each(
-    name: str, ids: list[str], act: Callable[["Broker", str], Awaitable[bool]], done: str
+    name: str, ids: list[str], act: Callable[["Broker", DeadLetter], Awaitable[str | None]]
 ) -> None:
+    """Act on each of the letters and tell what came of it, None where it is gone."""
+
     async def run(broker: "Broker") -> bool:
-        chosen = ids
-        if ids == ["all"]:
-            chosen = [letter.id for letter in await broker.dead_letters.list(MOST_LETTERS)]
+        letters = {one.id: one for one in await broker.dead_letters.list(MOST_LETTERS)}
         complete = True
-        for letter in chosen:
-            found = await act(broker, letter)
-            complete = complete and found
-            print(f"{letter}  {done if found else 'not found: see reward-services dlq list'}")
+        for letter_id in letters if ids == ["all"] else ids:
+            letter = letters.get(letter_id)
+            outcome = None if letter is None else await act(broker, letter)
+            complete = complete and outcome is not None
+            print(f"{letter_id}  {outcome or 'not found: see reward-services dlq list'}")
         return complete
 
     if not _with_broker(name, run):
@@ -87,6 +109,8 @@ def _with_broker(name: str, ask: Callable[["Broker"], Awaitable[T]]) -> T:
     with service_packages():
         from reward_services.brokers import open_shared_broker
     settings = given_settings({})
+    # What goes wrong is said once, at the end.
+    logging.getLogger("reward_services").setLevel(logging.ERROR)
 
     async def run() -> T:
         broker = open_shared_broker(settings, name)
@@ -95,4 +119,7 @@ def _with_broker(name: str, ask: Callable[["Broker"], Awaitable[T]]) -> T:
         finally:
             await broker.close()
 
-    return asyncio.run(run())
+    try:
+        return asyncio.run(run())
+    except BrokerUnavailable as error:
+        raise SettingsError(f"REWARD_BROKER_URL cannot be reached: {error.__cause__}") from None
