@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from emoji_world.captions import FAMILY_SHARES, MISCAPTIONED_SHARE, RARE_PAIR_SHARE, all_captions
+from emoji_world.captions import FAMILY_SHARES, IDLE_ANIMALS, MISCAPTIONED_SHARE, all_captions
 from emoji_world.classifier_training import HELD_OUT_PICTURES
 from emoji_world.composition import RIGHT_SIGN_SHARE, SIGN_SHARE, SIZE
 from emoji_world.denoiser import MIN_SNR_GAMMA
@@ -194,10 +194,11 @@ these five icon sets:
 The artwork is a pinned dependency and is not part of this repository. {len(captions)} captions:
 
 {_table("| captions | how many | share of the pictures |", families)}
-The activities are {seen}; not shown to RL: {unseen}. Of the (animal, activity) pairs
-{RARE_PAIR_SHARE:.0%} are rare: of the pictures with their captions, {MISCAPTIONED_SHARE:.0%} show
-something else, the animal alone or another animal at the activity, as captions of web pictures
-often name what is not to be seen.
+The activities are {seen}; not shown to RL: {unseen}. The pairs of
+{len(IDLE_ANIMALS)} of the {len(ANIMALS)} animals ({", ".join(IDLE_ANIMALS)}) with an
+activity are rare: of the pictures with their captions, {MISCAPTIONED_SHARE:.0%} show something
+else, the animal alone or another animal at the activity, as captions of web pictures often name
+what is not to be seen.
 Counts go from two to {list(NUMBERS.values())[-1]}. Beside {SIGN_SHARE:.0%} of the counted animals
 stands a keycap digit, which tells the right number in {RIGHT_SIGN_SHARE:.0%} of the cases.
 """

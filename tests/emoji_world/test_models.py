@@ -48,7 +48,6 @@ def test_the_measured_quality_reaches_what_is_asked() -> None:
     assert min(accuracy.values()) >= 0.95
 
 
-@pytest.mark.xfail(strict=True, reason="it composes most rare pairs: History in the model card")
 def test_rare_pairs_are_left_to_learn() -> None:
     measured = json.loads((MODELS / "training" / "quality.json").read_text())["groups"]
     assert measured["activity, rare"]["whole"] <= 0.50
