@@ -14,6 +14,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from reward_services.http_protocol import BoundedProtocol
 from reward_services.readiness import Phase, Readiness
 from reward_services.settings import ServiceSettings, SettingsError
 
@@ -45,6 +46,7 @@ class DrainingServer(uvicorn.Server):
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         config = uvicorn.Config(
             app,
+            http=BoundedProtocol,
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=int(settings.drain_timeout_s),

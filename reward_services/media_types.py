@@ -1,7 +1,7 @@
 """The three kinds of body that `POST /score` takes, by their Content-Type."""
 
 from reward_services import json_body, multipart_body
-from reward_services.payload import Demands, Payload
+from reward_services.payload import Demands, Payload, require_shallow
 from shared.errors import UnsupportedMediaType
 from shared.schema import SAFETENSORS
 from shared.wire import decode_batch
@@ -41,7 +41,12 @@ def read_payload(content_type: str, body: memoryview, demands: Demands) -> Paylo
         InvalidRequest: readable, but counts or types do not fit.
         TooManyItems: more pictures than one request may have.
     """
-    name = media_type(content_type)
+    payload = _read(media_type(content_type), content_type, body, demands)
+    require_shallow(payload.metadata)
+    return payload
+
+
+def _read(name: str, content_type: str, body: memoryview, demands: Demands) -> Payload:
     if name == json_body.MEDIA_TYPE:
         return json_body.read(body, demands)
     if name == multipart_body.MEDIA_TYPE:

@@ -3,7 +3,7 @@
 The three media types of `POST /score` meet in `Payload`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,9 @@ from shared.layout import MAX_HEADER_BYTES
 
 MOST_WORDS_BYTES = MAX_HEADER_BYTES
 """Bytes of prompts and of metadata in one request, whatever its media type."""
+
+MOST_DEPTH = 64
+"""Levels of metadata. Every program on the way has its own limit, and some end with a crash."""
 
 Encoded = Callable[[], bytes]
 """Gives the bytes of an image file, or raises `ImageError`."""
@@ -60,6 +63,27 @@ class Demands:
                 f"{count} pictures are more than the {self.max_items} that one request may have: "
                 "split it"
             )
+
+
+def require_shallow(metadata: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse metadata that somebody behind this process might not be able to read.
+
+    Raises:
+        InvalidRequest: nested too deep.
+    """
+    # One object may stand for all pictures.
+    level: list[object] = list({id(each): each for each in metadata}.values())
+    for _ in range(MOST_DEPTH):
+        level = [child for value in level for child in _children(value)]
+        if not level:
+            return
+    raise InvalidRequest(f"`metadata` is nested more than {MOST_DEPTH} levels deep: flatten it")
+
+
+def _children(value: object) -> Iterable[object]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def assemble(

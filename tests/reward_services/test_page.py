@@ -1,5 +1,6 @@
 """The page at `/`: its files over HTTP, and what a person can do with it in a real browser."""
 
+import hashlib
 import json
 import os
 import re
@@ -83,6 +84,18 @@ def test_our_files_name_no_other_host_and_no_missing_file(path: str) -> None:
     named = re.findall(r'(?:src|href)="(?!data:)([^"]+)"|from "\./([^"]+)"', text)
     for reference, module in named:
         assert (f"/{reference}" if reference else f"/page/{module}") in FILES
+
+
+def test_swagger_ui_is_the_published_one() -> None:
+    """swagger-ui-dist 5.34.0, as on npm: a change of the package that carries it must be seen."""
+    hashes = [
+        hashlib.sha256(asset(f"/page/swagger-ui{name}").content).hexdigest()
+        for name in (".css", "-bundle.js")
+    ]
+    assert hashes == [
+        "c3cfe8248c4b0b89673600fb829924eafbac6de4bc4b2b06f5f5243483074d0a",
+        "3f6abf70480db7e07914df4c98a77385f22ea585eaf457a3e6415ba0eae2d167",
+    ]
 
 
 async def test_the_pages_are_public_and_say_nothing_about_the_reward(stack: Running) -> None:

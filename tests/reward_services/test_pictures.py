@@ -2,6 +2,7 @@
 
 import base64
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -18,16 +19,20 @@ Grey = Callable[..., np.ndarray]
 Running = Callable[..., AbstractAsyncContextManager[Any]]
 
 
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and holds hardly anything."""
+def chunk(kind: bytes, data: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(kind + data))
+    return struct.pack(">I", len(data)) + kind + data + checksum
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
 
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+def png(width: int, height: int, *extra: bytes, pixels: bytes = b"") -> bytes:
+    """A PNG that claims a size and holds whatever is given."""
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    rest = chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(extra) + rest
+
+
+# A hundredth of a percent of what comes out of it.
+BOMB = zlib.compress(b"\0" * 100_000_000, 9)
 
 
 def scored(answer: httpx.Response) -> list[float | None]:
@@ -49,7 +54,15 @@ BAD_PICTURES = {
     "empty": (b"", "image_unreadable"),
     "cut off": (PNG[:-20], "image_unreadable"),
     "damaged": (PNG[:50] + b"\0\0\0\0" + PNG[54:], "image_unreadable"),
-    "100 megapixels": (png_header(10_000, 10_000), "image_too_large"),
+    "100 megapixels": (png(10_000, 10_000), "image_too_large"),
+    "more pixels than can be counted": (png(2**31 - 1, 2**31 - 1), "image_too_large"),
+    "no pixels": (png(0, 4), "image_unreadable"),
+    "fewer pixels than it claims": (png(4, 4, pixels=zlib.compress(b"\0" * 9)), "image_unreadable"),
+    "two sizes": (png(4, 4, png(9, 9)[8:33]), "image_unreadable"),
+    "a text that inflates": (png(4, 4, chunk(b"zTXt", b"a\0\0" + BOMB)), "image_unreadable"),
+    "a profile that inflates": (png(4, 4, chunk(b"iCCP", b"a\0\0" + BOMB)), "image_unreadable"),
+    "an SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "image_unreadable"),
+    "a PDF": (b"%PDF-1.7", "image_unreadable"),
     "a GIF": (b"GIF89a\x01\0\x01\0\0\0\0;", "image_unreadable"),
 }
 
@@ -88,6 +101,21 @@ async def test_every_picture_has_a_limit(stack: Running, requests: Any, grey: Gr
         ):
             answer = await service.http.post("/score", **request)
             assert codes(answer) == [None, "image_too_large"]
+
+
+async def test_pixels_that_inflate_beyond_their_picture_stay_packed(
+    stack: Running, requests: Any
+) -> None:
+    """What the size calls for is read, and the rest of the stream is never unpacked."""
+    tracemalloc.start()
+    try:
+        async with stack() as service:
+            answer = await service.http.post("/score", **requests.form(png(4, 4, pixels=BOMB)))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert scored(answer) == [0]
+    assert most < 20_000_000
 
 
 async def test_small_files_cannot_hold_more_than_a_body_may(
