@@ -26,6 +26,7 @@ Grey = Callable[[int], np.ndarray]
 class Recording(Scorer, Protocol):
     """What these tests know of the `mean_level` fixture."""
 
+    version: str
     batches: list[list[str]]
 
 

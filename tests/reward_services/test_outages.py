@@ -14,11 +14,12 @@ def test_an_outage_has_one_beginning_and_one_end() -> None:
         outage.end()
         for _ in range(3):
             outage.begin(BrokerUnavailable("gone"))
-        assert outage.error is not None
+        errors = [outage.error]
         outage.end()
         outage.end()
-        assert outage.error is None
+        errors.append(outage.error)
         outage.begin(BrokerUnavailable("gone again"))
+    assert [str(error) for error in errors] == ["gone", "None"]
     assert [line["event"] for line in lines] == [
         "the job queue is away",
         "the job queue is back",

@@ -105,6 +105,7 @@ async def test_a_result_says_who_scored_and_where_the_time_went(
     await submit(queue, grey, "a", 1)
     async with working(queue, mean_level):
         outcome: JobResult = await queue.result("a")
+    assert outcome.identity is not None
     assert (outcome.identity.name, outcome.identity.version) == ("mean_level", "1")
     assert outcome.durations.inference_s > 0
     assert outcome.durations.queue_s >= 0
