@@ -125,8 +125,15 @@ def command_line(program: str, app: typer.Typer) -> str:
     """Every command with its arguments and options."""
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
-    blocks = []
+    return "\n".join(command_blocks(program, group))
+
+
+def command_blocks(program: str, group: TyperGroup) -> Iterator[str]:
+    """The commands of a group, and those of the groups in it."""
     for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from command_blocks(f"{program} {name}", command)
+            continue
         arguments = [each for each in command.params if isinstance(each, TyperArgument)]
         usage = " ".join(
             [program, name, *(each.metavar or str(each.name).upper() for each in arguments)]
@@ -139,10 +146,9 @@ def command_line(program: str, app: typer.Typer) -> str:
             for option in command.params
             if isinstance(option, TyperOption) and not option.hidden
         ]
-        blocks.append(f"### `{usage}`\n\n{one_line(command.help)}\n")
+        yield f"### `{usage}`\n\n{one_line(command.help)}\n"
         if rows:
-            blocks.append(table(("option", "meaning"), *rows))
-    return "\n".join(blocks)
+            yield table(("option", "meaning"), *rows)
 
 
 def files() -> str:

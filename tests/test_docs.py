@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.core import TyperGroup
@@ -28,7 +29,7 @@ PAGES = [
 ]
 PROGRAMS = {"ddpo": trainer.cli.app, "reward-services": reward_services.cli.app}
 # Options of other programs that the docs show in their commands.
-FOREIGN_OPTIONS = {"--strict", "--check", "--help"}
+FOREIGN_OPTIONS = {"--strict", "--check", "--help", "--appendonly", "--maxmemory-policy"}
 
 
 def read(*pages: Path) -> str:
@@ -46,10 +47,14 @@ def commands(program: str) -> dict[str, set[str]]:
     """Command → its options."""
     group = get_command(PROGRAMS[program])
     assert isinstance(group, TyperGroup)
-    return {
-        name: {opt for each in command.params for opt in [*each.opts, *each.secondary_opts]}
-        for name, command in group.commands.items()
-    }
+    return {name: options(command) for name, command in group.commands.items()}
+
+
+def options(command: Any) -> set[str]:
+    """Of a command, or of all commands of a group."""
+    inner = command.commands.values() if isinstance(command, TyperGroup) else []
+    own = {opt for each in command.params for opt in [*each.opts, *each.secondary_opts]}
+    return own.union(*map(options, inner))
 
 
 def test_the_generated_tables_are_current() -> None:
@@ -106,7 +111,7 @@ def test_trainer_settings() -> None:
 
 
 def test_environment_variables() -> None:
-    named = found(r"\bREWARD_[A-Z_]+", read(*PAGES))
+    named = found(r"\bREWARD_(?!OPTIONS__)[A-Z_]+", read(*PAGES))
     existing = {f"{PREFIX}{name.upper()}" for name in ServiceSettings.model_fields}
     assert named == existing
 
@@ -132,7 +137,7 @@ def test_recipes() -> None:
 
 
 def test_routes() -> None:
-    listed = found(r"`(?:GET|POST) (/[\w.]*)`", read(ROOT / "docs" / "http-api.md"))
+    listed = found(r"`(?:GET|POST|DELETE) (/[\w./{}]*)`", read(ROOT / "docs" / "http-api.md"))
     assert listed == set(ROUTES)
 
 
