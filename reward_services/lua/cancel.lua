@@ -18,7 +18,7 @@ remove_waiter(id, api)
 if redis.call('HGET', job, 'w') ~= '' or has_loaded(id) then return 0 end
 if is_open(id) then
   end_job(id, failure('deadline_exceeded', 'nobody waits for this job any more'))
-elseif is_abandoned(id) then
-  redis.call('DEL', job)
+else
+  forget_unless_wanted(id)
 end
 return 1

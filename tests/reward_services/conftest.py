@@ -180,7 +180,7 @@ def requests() -> Requests:
     return Requests()
 
 
-BROKERS = ("memory", "redis", "redis and another", "redis and a folder")
+BROKERS = ("memory", "redis", "redis and a folder", "valkey and a redis")
 
 
 @dataclass(frozen=True)
@@ -267,12 +267,15 @@ def opened(
 ) -> Callable[..., AbstractAsyncContextManager[Any]]:
     """`async with opened(queue_items=…) as at:` on every broker; leases are short."""
     urls = {"broker_url": "memory://"}
-    if request.param != "memory":
+    if request.param.startswith("redis"):
         urls = {"broker_url": request.getfixturevalue("redis_server").url}
-    if request.param == "redis and another":
-        urls["blob_url"] = urls["broker_url"].replace("/0", "/1")
     if request.param == "redis and a folder":
         urls["blob_url"] = f"file://{tmp_path / 'blobs'}"
+    if request.param == "valkey and a redis":
+        urls = {
+            "broker_url": request.getfixturevalue("valkey_server").url,
+            "blob_url": request.getfixturevalue("redis_server").url,
+        }
 
     @asynccontextmanager
     async def run(**settings: Any) -> AsyncIterator[QueueDriver]:
