@@ -10,6 +10,7 @@ import pytest
 
 from reward_services.api import ROUTES
 from reward_services.readiness import Phase
+from shared.errors import BrokerUnavailable
 from shared.schema import SAFETENSORS, ServiceInfo
 
 Running = Callable[..., AbstractAsyncContextManager[Any]]
@@ -39,6 +40,23 @@ async def test_health_through_the_life_of_a_service(stack: Running) -> None:
             assert (await service.http.get("/livez")).json() == {"status": "alive"}
             metrics = (await service.http.get("/metrics")).text
             assert f'reward_model_ready{{service="mean_level"}} {ready}' in metrics
+
+
+async def test_readiness_tells_of_workers_and_of_the_broker(stack: Running) -> None:
+    async with stack() as service:
+        body = (await service.http.get("/readyz")).json()
+        assert (body["status"], body["workers"]) == ("ready", 0)
+        assert "until their deadline" in body["message"]
+        service.announcements.workers = 2
+        assert (await service.http.get("/readyz")).json() == {"status": "ready", "workers": 2}
+        service.announcements.outage.begin(BrokerUnavailable("the job queue is away"))
+        answer = await service.http.get("/readyz")
+        assert (answer.status_code, answer.json()["code"]) == (503, "broker_unavailable")
+        assert (
+            'reward_model_ready{service="mean_level"} 0.0'
+            in (await service.http.get("/metrics")).text
+        )
+        assert (await service.http.get("/info")).status_code == 200
 
 
 async def test_metrics_show_the_queue(stack: Running) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,10 +46,12 @@ def outcome(levels: Sequence[float], version: str = "1", seconds: float = 1.0) -
     return JobResult(identity, [ItemResult(score=level) for level in levels], durations)
 
 
-async def run(end: End, count: int = 5, **ticket: Any) -> tuple[ScoreResponse, MemoryQueue]:
+async def run(
+    end: End, count: int = 5, info: ServiceInfo = INFO, **ticket: Any
+) -> tuple[ScoreResponse, MemoryQueue]:
     """Score `count` pictures; `end` finishes each job as it likes."""
     queue = MemoryQueue(QueueLimits(lease_s=60))
-    asking = asyncio.create_task(score(queue, INFO, payload(count), Ticket("id", 60, **ticket)))
+    asking = asyncio.create_task(score(queue, info, payload(count), Ticket("id", 60, **ticket)))
     left = count
     while left:
         for lease in await queue.lease("worker", 2, wait_s=30):
@@ -126,3 +129,37 @@ async def test_a_cancelled_request_withdraws_its_jobs() -> None:
     await asyncio.gather(asking, return_exceptions=True)
     assert (await queue.stats()).reserved_items == 0
     assert await queue.lease("worker", 5, wait_s=0) == []
+
+
+async def test_a_key_keeps_the_results_of_one_version_only() -> None:
+    """A request half scored before an upgrade is scored anew after it, not mixed for ever."""
+    ids = []
+
+    async def end(queue: JobQueue, lease: Lease, levels: list[float]) -> None:
+        ids.append(lease.job_id)
+        await queue.done(lease, outcome(levels))
+
+    for version in ("1", "1", "2"):
+        await run(end, 2, info=INFO.model_copy(update={"version": version}), key="k")
+    assert ids[0] == ids[1] != ids[2]
+
+
+async def test_lane_and_trace_context_reach_the_worker() -> None:
+    queue = MemoryQueue()
+    ticket = Ticket("id", 60, lane="interactive", traceparent="00-ab-cd-01")
+    asking = asyncio.create_task(score(queue, INFO, payload(1), ticket))
+    (lease,) = await queue.lease("worker", 1, wait_s=30)
+    loaded = await queue.load(lease)
+    assert loaded is not None
+    assert (loaded.traceparent, loaded.request_id) == ("00-ab-cd-01", "id")
+    await queue.done(lease, outcome([1.0]))
+    await asking
+
+
+async def test_without_a_score_the_expected_reward_is_named() -> None:
+    async def end(queue: JobQueue, lease: Lease, levels: list[float]) -> None:
+        nobody = replace(outcome(levels), identity=None)
+        await queue.done(lease, nobody)
+
+    response, _ = await run(end, 1)
+    assert response.identity == INFO.identity
