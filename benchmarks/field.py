@@ -15,9 +15,10 @@ import json
 import os
 import pickle
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
@@ -25,7 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.measuring.pictures import pictures
-from benchmarks.measuring.processes import Server, foreign_server, free_port, reward_service
+from benchmarks.measuring.processes import (
+    Server,
+    Split,
+    foreign_server,
+    free_port,
+    reward_service,
+    split_service,
+)
 from benchmarks.measuring.rounds import Measured, Way, in_turns
 from benchmarks.measuring.tables import print_cpu, print_throughput
 from reward_services.loading import load_scorer
@@ -44,7 +52,8 @@ Scores = list[float | None]
 class Servers:
     """All that take part, running."""
 
-    ours: Server
+    memory: Server
+    split: Split
     litserve: Server
     flask: Server
 
@@ -60,6 +69,7 @@ def servers() -> Iterator[Servers]:
     with ExitStack() as stack:
         yield Servers(
             stack.enter_context(reward_service(REWARD)),
+            stack.enter_context(split_service(REWARD, REWARD, workers=2)),
             stack.enter_context(
                 foreign_server([*python, "benchmarks.foils.litserve_server", str(lit)], lit, scorer)
             ),
@@ -122,26 +132,35 @@ async def measure(
         return [one.score if isinstance(one, Scored) else None for one in outcomes]
 
     expected = await in_process()
-    async with RewardClient(running.ours.url) as client:
+    async with RewardClient(running.memory.url) as memory, RewardClient(running.split.url) as split:
 
-        async def ours() -> Scores:
+        async def ask_ours(client: RewardClient) -> Scores:
             response = await client.score(images, [""] * len(images))
             return [result.score for result in response.results]
 
-        def way(name: str, ask: Ask, server: Server | None) -> Way:
+        def way(name: str, ask: Ask, stages: Mapping[str, Sequence[int]]) -> Way:
             async def together() -> None:
                 answers = await asyncio.gather(*(ask() for _ in range(in_flight)))
                 if any(answer != expected for answer in answers):
                     raise SystemExit(f"{name} gave another score than in process")
 
-            return Way(name, together, {"server": [server.pid]} if server else {})
+            return Way(name, together, stages)
 
         lit, flask = running.litserve, running.flask
         ways = [
-            way("in process", in_process, None),
-            way("memory://", ours, running.ours),
-            way("LitServe", lambda: asyncio.to_thread(ask_litserve, lit, images), lit),
-            way("Flask, pickle", lambda: asyncio.to_thread(ask_flask, flask, images), flask),
+            way("in process", in_process, {}),
+            way("memory://", partial(ask_ours, memory), {"server": [running.memory.pid]}),
+            way("Redis, 2 workers", partial(ask_ours, split), running.split.stages),
+            way(
+                "LitServe",
+                partial(asyncio.to_thread, ask_litserve, lit, images),
+                {"server": [lit.pid]},
+            ),
+            way(
+                "Flask, pickle",
+                partial(asyncio.to_thread, ask_flask, flask, images),
+                {"server": [flask.pid]},
+            ),
         ]
         return await in_turns(ways, rounds)
 

@@ -1,5 +1,6 @@
-"""A foil: the same scorer behind LitServe. The body is the safetensors body of the product,
-uploaded as one file, which is the way without JSON that LitServe offers.
+"""A foil: the same scorer behind LitServe.
+
+The product's safetensors body comes as an uploaded file, the way without JSON that LitServe offers.
 
     python -m benchmarks.foils.litserve_server PORT
 """
