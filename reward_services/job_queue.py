@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
 from reward_services.scorer import ScoreItem
-from shared.errors import RewardError, ServiceUnavailable
+from shared.errors import IdempotencyConflict, QueueFull, RewardError, ServiceUnavailable
 from shared.schema import Durations, Identity, ItemFault, ItemResult
 
 Lane = Literal["interactive", "bulk"]
@@ -190,6 +190,22 @@ class Throughput:
     def seconds_for(self, items: int) -> float:
         """How long a client should wait until `items` have gone through: whole seconds, 1 to 60."""
         return float(min(60, max(1, math.ceil(items / self.rate)))) if self.rate else 1.0
+
+
+def queue_full(items: int, admitted: int, limits: QueueLimits, pace: Throughput) -> QueueFull:
+    """The error of `reserve` where there is no room."""
+    return QueueFull(
+        f"the queue holds {admitted} of {limits.max_items} items and has no room for {items} more: "
+        "try again later",
+        retry_after=pace.seconds_for(admitted),
+    )
+
+
+def key_conflict() -> IdempotencyConflict:
+    """The error of `bind_key` where another body is bound."""
+    return IdempotencyConflict(
+        "this Idempotency-Key was used with another body: take a new key for a new request"
+    )
 
 
 class JobQueue(Protocol):

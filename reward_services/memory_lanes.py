@@ -44,13 +44,11 @@ class MemoryLanes(Generic[W]):
         """Work that comes again, before all that is new."""
         self._again.append(work)
 
-    def remove(self, work: W) -> None:
-        """Take work out, wherever it waits.
-
-        Raises:
-            ValueError: it does not wait.
-        """
-        (self._again if work in self._again else self._lanes[work.lane]).remove(work)
+    def discard(self, work: W) -> None:
+        """Take work out, if it waits."""
+        for waiting in (self._again, self._lanes[work.lane]):
+            if work in waiting:
+                waiting.remove(work)
 
     def take(self, room: int | None) -> W | None:
         """The next work, of at most `room` items where that is given."""

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import get_args
 
@@ -18,15 +18,16 @@ from reward_services.job_queue import (
     QueueLimits,
     QueueStats,
     Throughput,
+    key_conflict,
+    queue_full,
 )
 from reward_services.memory_jobs import JobRecord, Phase, Piece
 from reward_services.memory_lanes import MemoryLanes
+from reward_services.notes import MemoryNotes
 from shared.errors import (
     DeadlineExceeded,
     Draining,
-    IdempotencyConflict,
     NotFound,
-    QueueFull,
     RewardError,
 )
 
@@ -37,8 +38,7 @@ MOST_KEPT = 10_000
 class MemoryQueue:
     """A `JobQueue` for one event loop. Jobs end with the process.
 
-    Attributes:
-        bury: called with each piece, of one picture, that is given up.
+    `bury` is called with each piece, of one picture, that is given up.
     """
 
     def __init__(self, limits: QueueLimits | None = None) -> None:
@@ -48,11 +48,10 @@ class MemoryQueue:
         self._waiting = MemoryLanes[Piece]()
         # In the order of their leases; a set would forget it.
         self._leased: dict[Piece, None] = {}
-        self._keys: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._keys = MemoryNotes()
         self._kept: deque[tuple[float, JobRecord]] = deque()
         self._reserved = 0
-        self._redelivered = 0
-        self._dead = 0
+        self._redelivered = self._dead = 0
         self._throughput = Throughput()
         self._arrival = asyncio.Event()
         self._closed = False
@@ -62,11 +61,7 @@ class MemoryQueue:
         if self._closed:
             raise Draining("the service is shutting down", retry_after=1)
         if self._reserved + items > self._limits.max_items:
-            raise QueueFull(
-                f"the queue holds {self._reserved} of {self._limits.max_items} items and has no "
-                f"room for {items} more: try again later",
-                retry_after=self._throughput.seconds_for(self._reserved),
-            )
+            raise queue_full(items, self._reserved, self._limits, self._throughput)
         self._reserved += items
 
     async def unreserve(self, items: int) -> None:
@@ -75,14 +70,11 @@ class MemoryQueue:
 
     async def bind_key(self, key: str, fingerprint: str) -> None:
         """See `JobQueue.bind_key`."""
-        now = time.monotonic()
-        while self._keys and next(iter(self._keys.values()))[1] <= now:
-            self._keys.popitem(last=False)
-        bound, _ = self._keys.setdefault(key, (fingerprint, now + self._limits.result_ttl_s))
-        if bound != fingerprint:
-            raise IdempotencyConflict(
-                "this Idempotency-Key was used with another body: take a new key for a new request"
-            )
+        bound = await self._keys.get(key)
+        if bound is None:
+            await self._keys.put(key, fingerprint.encode(), self._limits.result_ttl_s)
+        elif bound != fingerprint.encode():
+            raise key_conflict()
 
     async def submit(self, job: Job) -> None:
         """See `JobQueue.submit`."""
@@ -263,13 +255,11 @@ class MemoryQueue:
         """Give up a piece that nobody wants, and with the last one the job."""
         self._remove(piece)
         if not piece.record.pieces:
-            error = DeadlineExceeded("nobody waits for this job any more")
-            self._end(piece.record, error)
+            self._end(piece.record, DeadlineExceeded("nobody waits for this job any more"))
 
     def _remove(self, piece: Piece) -> None:
         if piece.phase is Phase.WAITING:
-            with contextlib.suppress(ValueError):
-                self._waiting.remove(piece)
+            self._waiting.discard(piece)
         self._leased.pop(piece, None)
         piece.end()
 

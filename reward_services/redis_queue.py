@@ -18,6 +18,8 @@ from reward_services.job_queue import (
     QueueLimits,
     QueueStats,
     Throughput,
+    key_conflict,
+    queue_full,
 )
 from reward_services.redis_bell import Awaited, RedisBell
 from reward_services.redis_connection import RedisConnection, broker_errors
@@ -27,9 +29,7 @@ from reward_services.redis_scripts import GRACE_S, RedisScripts, milliseconds
 from shared.errors import (
     BrokerUnavailable,
     Draining,
-    IdempotencyConflict,
     NotFound,
-    QueueFull,
     RewardError,
 )
 
@@ -66,11 +66,8 @@ class RedisQueue(RedisLeases):
             raise
         if not taken:
             self._bell.reserved -= items
-            raise QueueFull(
-                f"the queue holds {admitted} of {self._limits.max_items} items and has no "
-                f"room for {items} more: try again later",
-                retry_after=Throughput(float(done), float(seconds)).seconds_for(admitted),
-            )
+            pace = Throughput(float(done), float(seconds))
+            raise queue_full(items, admitted, self._limits, pace)
 
     async def unreserve(self, items: int) -> None:
         """See `JobQueue.unreserve`."""
@@ -88,9 +85,7 @@ class RedisQueue(RedisLeases):
                 name, fingerprint, px=ends, nx=True, get=True
             )
         if bound is not None and bound != fingerprint.encode():
-            raise IdempotencyConflict(
-                "this Idempotency-Key was used with another body: take a new key for a new request"
-            )
+            raise key_conflict()
 
     async def submit(self, job: Job) -> None:
         """See `JobQueue.submit`."""
