@@ -111,7 +111,7 @@ def _process(
         log = Path(folder, "log")
         with log.open("wb") as out:
             process = subprocess.Popen(
-                command, stdout=out, stderr=out, cwd=ROOT, env=environment, start_new_session=True
+                command, stdout=out, stderr=out, cwd=ROOT, env=environment, process_group=0
             )
         try:
             yield process, log
