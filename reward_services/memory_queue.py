@@ -24,12 +24,7 @@ from reward_services.job_queue import (
 from reward_services.memory_jobs import JobRecord, Phase, Piece
 from reward_services.memory_lanes import MemoryLanes
 from reward_services.notes import MemoryNotes
-from shared.errors import (
-    DeadlineExceeded,
-    Draining,
-    NotFound,
-    RewardError,
-)
+from shared.errors import DeadlineExceeded, Draining, NotFound, RewardError
 
 # Outcomes kept for repeated requests; the oldest go first.
 MOST_KEPT = 10_000
