@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: bench check demo docs fmt help install test
+.PHONY: bench chaos check demo docs fmt help install test
 
 demo: $(READY) ## train on the JPEG reward, two processes on this machine, into runs/demo/
 	@bash scripts/demo.sh
@@ -25,6 +25,9 @@ bench: $(READY) ## run the benchmarks and print their ratios
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev,bench]'
 	@for file in benchmarks/*.py; do \
 		name=benchmarks.$$(basename $$file .py) && echo "== $$name" && $(BIN)/python -m $$name || exit 1; done
+
+chaos: $(READY) ## kill workers and Redis for a minute or two, and check every score
+	@$(BIN)/python -m tests.chaos
 
 docs: $(READY) ## write the generated parts of the docs anew (settings, options, metrics)
 	$(BIN)/python scripts/generate_docs.py

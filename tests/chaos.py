@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from redis.asyncio import Redis
 
 from reward_services.brokers import open_broker
-from reward_services.redis_scripts import key_prefix
+from reward_services.redis_scripts import FETCH_TTL_S, key_prefix
 from reward_services.scorer import Scored, ScoreItem, run_scorer
 from reward_services.scorers.jpeg import jpeg_compressibility
 from reward_services.settings import ServiceSettings
@@ -40,8 +40,8 @@ RESULT_TTL_S = 5.0
 DEADLINE_S = 600.0
 MOST_PICTURES = 6
 ANSWERS_PER_KILL = 5
-PER_JOB = ("blob:", "job:", "bell:", "key:", "note:")
-"""Keys that belong to one request; the others are few, and shared by all."""
+PER_JOB = ("job:", "bell:", "key:", "note:")
+"""Keys that belong to one request or process; the others are few, and shared by all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,19 +198,25 @@ class Chaos:
         for part in self._deployment.parts:
             part.stop()
         async with Redis.from_url(self._redis.url) as client:
-            # What is kept for a repeated request ends first.
-            await asyncio.sleep(2 * RESULT_TTL_S)
-            leaked = [name async for name in client.scan_iter() if await _is_leak(client, name)]
-            for name in leaked:
-                ends = await client.pttl(name)
-                self.outcome.notes.append(f"leaked: {name.decode()} ends in {ends} ms")
-        self.outcome.leaked_keys = len(leaked)
+            async for name in client.scan_iter():
+                if reason := await _leak(client, name.decode()):
+                    self.outcome.leaked_keys += 1
+                    self.outcome.notes.append(f"leaked: {name.decode()} {reason}")
 
 
-async def _is_leak(client: Redis, name: bytes) -> bool:
-    """Whether a key never ends, or outlives its job."""
-    own = name.decode().removeprefix(key_prefix(NAME))
-    return await client.pttl(name) == -1 or own.startswith(PER_JOB)
+async def _leak(client: "Redis", name: str) -> str | None:
+    """Why a key should not be there, if so: all pictures are to be gone, and results to end."""
+    ends = await client.pttl(name)
+    own = name.removeprefix(key_prefix(NAME))
+    if ends == -1:
+        return "never ends"
+    if own.startswith("blob:"):
+        return "is a picture of a job that has ended"
+    if own.startswith("job:") and not await client.hexists(name, "end"):
+        return "is a job that has not ended"
+    if own.startswith(PER_JOB) and ends > 1000 * max(RESULT_TTL_S, FETCH_TTL_S):
+        return f"ends in {ends} ms only"
+    return None
 
 
 def _scored_items(metrics: str) -> int:
