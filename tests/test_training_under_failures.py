@@ -29,9 +29,9 @@ SHORTER = (
     f"training.epochs={EPOCHS}",
     "training.batch_size=4",
     "sampling.steps=3",
-    "sampling.samples_per_epoch=12",
+    "sampling.samples_per_epoch=8",
     "sampling.batch_size=4",
-    "evaluation.samples=4",
+    "evaluation.samples=2",
     "tracking.tensorboard=false",
     "run.threads=1",
 )
