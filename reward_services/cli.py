@@ -1,4 +1,4 @@
-"""`reward-services serve | api | worker | status | dlq | score | check`."""
+"""`reward-services serve | api | worker | status | dlq | score | check | convert`."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import typer
 from reward_services import queue_commands
 from reward_services.contract import check_scorer
 from reward_services.loading import ScorerLoadError, load_scorer
+from reward_services.options import SetupError
 from reward_services.scorer import ScoreItem, ScorerContractError, describe
 from reward_services.scoring import BatchHung, score_batch
 from reward_services.settings import ServiceSettings, SettingsError, given_settings
@@ -151,6 +152,24 @@ def check(
         raise typer.Exit(1)
 
 
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="PTH", help="The published file.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="A new `.safetensors` file.")],
+    sha256: Annotated[
+        str, typer.Option(help="SHA-256 of PTH, where it is not the published head.")
+    ] = "",
+) -> None:
+    """Write the head of the aesthetic reward as safetensors, which can hold no code."""
+    try:
+        from reward_services.scorers.aesthetic import convert_head
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"converting needs {error.name}: pip install 'ddpo-reward-services[aesthetic]'"
+        ) from None
+    convert_head(source, target, sha256)
+
+
 def _options(given: list[str] | None) -> dict[str, str]:
     pairs = [each.partition("=") for each in given or []]
     if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
@@ -210,6 +229,7 @@ def main() -> None:
         ScorerLoadError,
         ScorerContractError,
         SettingsError,
+        SetupError,
         IdentityConflict,
         ServiceUnavailable,
     ) as error:

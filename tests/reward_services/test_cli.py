@@ -140,3 +140,12 @@ def test_options_of_a_reward(tmp_path: Path, cat: Path) -> None:
         assert done.stderr.startswith("reward-services: ")
         assert complaint in done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_is_no_head_is_not_converted(tmp_path: Path) -> None:
+    (tmp_path / "head.pth").write_bytes(b"no head")
+    done = run("convert", "head.pth", "head.safetensors", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("reward-services: head.pth has 7 bytes, the published head ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "head.safetensors").exists()
