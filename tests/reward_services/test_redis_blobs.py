@@ -44,7 +44,8 @@ def same(one: Any, other: Any) -> bool:
 async def test_what_is_written_is_read(
     blobs: RedisBlobs, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr(redis_blobs, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(redis_blobs, "WRITE_BYTES", chunk)
+    monkeypatch.setattr(redis_blobs, "READ_BYTES", chunk)
     written = items(9)
     await blobs.put("a", written, 60)
     assert same(await blobs.get("a", 0, 9), written)
