@@ -40,6 +40,7 @@ class Announcements:
     info: ServiceInfo | None = None
     workers: int = 0
     outage: Outage = field(init=False)
+    _waiting: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self.outage = Outage(self.metrics)
@@ -90,6 +91,9 @@ class Announcements:
             size = min([info.max_batch_size, *(one.info.max_batch_size for one in workers)])
             self.info = info.model_copy(update={"limits": self.limits, "max_batch_size": size})
             self.readiness.open()
+        elif self.info is None and not self._waiting:
+            self._waiting = True
+            log.info("waiting for the first worker", reward=self.metrics.service)
 
     def _count(self, workers: int) -> None:
         if self.workers and not workers:

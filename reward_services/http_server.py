@@ -49,7 +49,7 @@ class DrainingServer(uvicorn.Server):
             http=BoundedProtocol,
             log_config=None,
             access_log=False,
-            timeout_graceful_shutdown=int(settings.drain_timeout_s),
+            timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
         )
         super().__init__(config)
         self._readiness = readiness

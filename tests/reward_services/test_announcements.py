@@ -1,6 +1,6 @@
 """What an API knows of its workers, and what it says before it knows."""
 
-from dataclasses import replace
+import asyncio
 
 import pytest
 import structlog
@@ -43,7 +43,10 @@ def announcements(registry: MemoryRegistry) -> Announcements:
 
 
 async def test_nothing_is_served_before_the_first_worker(announcements: Announcements) -> None:
-    await announcements.look()
+    with structlog.testing.capture_logs() as lines:
+        await announcements.look()
+        await announcements.look()
+    assert [line["event"] for line in lines] == ["waiting for the first worker"]
     announcements.require_broker()
     with pytest.raises(NotReady, match="start one") as caught:
         announcements.require_info()
@@ -118,10 +121,10 @@ async def test_an_answer_that_cannot_be_read_does_not_end_the_watch(
         calls += 1
         if calls == 1:
             raise ValueError("what is this")
-        raise KeyboardInterrupt
+        raise asyncio.CancelledError
 
     monkeypatch.setattr(registry, "info", unreadable)
-    with pytest.raises(KeyboardInterrupt), structlog.testing.capture_logs() as lines:
+    with pytest.raises(asyncio.CancelledError), structlog.testing.capture_logs() as lines:
         await announcements.watch()
     assert "cannot be read" in lines[0]["event"]
-    assert replace(announcements).info is None
+    assert announcements.info is None

@@ -1,13 +1,16 @@
 """A batch through a scorer that misbehaves."""
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+import structlog
 
 from reward_services import ScoreItem, Scorer
 from reward_services.scoring import score_batch
+from shared.logs import configure_logging
 
 RAISES, REFUSED, NOT_A_NUMBER, NOT_JSON = 250, 251, 252, 253
 
@@ -58,3 +61,17 @@ def test_a_scorer_that_drops_an_item_fails_only_where_it_does(
 
 def test_nothing_to_score(mean_level: Scorer) -> None:
     assert score_batch(mean_level, []) == []
+
+
+def test_the_log_names_the_item_that_failed_and_no_other(
+    items: Callable[..., list[ScoreItem]], mean_level: Scorer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    origins = [{"job_id": f"job {number}", "picture": number} for number in range(5)]
+    configure_logging("ERROR", as_json=True)
+    try:
+        score_batch(mean_level, items(1, 2, 3, RAISES, 5), origins)
+    finally:
+        logging.getLogger().handlers.pop()
+        structlog.reset_defaults()
+    (line,) = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (line["job_id"], line["picture"]) == ("job 3", 3)
