@@ -20,6 +20,8 @@ from emoji_world.captioner import (
     save_captioner,
     trained_modules,
 )
+from emoji_world.captions import Caption
+from emoji_world.classifier import COUNTS, NOUNS, PHRASES, targets
 from emoji_world.fresh_pictures import FreshPictures
 from emoji_world.icons import IconSet
 from emoji_world.questions import PROMPT, Exchange, random_exchange
@@ -28,6 +30,33 @@ from emoji_world.vision_tower import PATCHES, pixel_values
 
 IGNORED: Final = -100
 """The label of what is not to be predicted: picture, question and padding."""
+
+
+HINT_WEIGHT: Final = 0.3
+"""Weight of what the hints get wrong, beside the answers."""
+
+
+class Hints(nn.Module):
+    """Linear classifiers of noun, activity and count on the mean of what the language model sees.
+
+    They are thrown away after the training. Without them the language model learns for long which
+    answers are frequent before it finds out that it is shown something.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(
+            nn.Linear(width, len(classes)) for classes in (NOUNS, PHRASES, COUNTS)
+        )
+
+    def forward(self, seen: Tensor, captions: list[Caption]) -> Tensor:
+        """The summed cross-entropy for pictures seen as [N, PATCHES, width]."""
+        mean = seen.mean(1)
+        losses = [
+            functional.cross_entropy(head(mean).float(), target)
+            for head, target in zip(self.heads, targets(captions), strict=True)
+        ]
+        return torch.stack(losses).sum()
 
 
 class Conversations:
@@ -76,25 +105,29 @@ class CaptionerTrainee:
         self._conversations = Conversations(tokenizer)
         self._pictures = pictures
         self._plan = plan
-        self.modules: dict[str, nn.Module] = trained_modules(model)
+        self._hints = Hints(model.config.text_config.hidden_size).to(torch.bfloat16)
+        self.modules: dict[str, nn.Module] = trained_modules(model) | {"hints": self._hints}
 
     def loss(self, step: int) -> Tensor:
-        """Cross-entropy of the answers, over all their tokens."""
+        """Cross-entropy of the answers, over all their tokens, and a share of that of the hints."""
         scenes = self._pictures.draw(step, self._pictures.captions(step, self._plan.batch_size))
         rng = np.random.default_rng([self._plan.seed, step, 3])
         exchanges = [random_exchange(caption, rng) for caption in scenes.captions]
         ids, mask, labels = self._conversations.batch(exchanges)
-        logits = self._model(
+        output = self._model(
             input_ids=ids,
             attention_mask=mask,
             pixel_values=pixel_values(self._pictures.worn(step, scenes)).to(torch.bfloat16),
             logits_to_keep=LONGEST_ANSWER + 1,  # answers stand at the end
-        ).logits[:, :-1]
-        return functional.cross_entropy(
-            logits.float().flatten(0, 1),
+        )
+        answers = functional.cross_entropy(
+            output.logits[:, :-1].float().flatten(0, 1),
             labels[:, -LONGEST_ANSWER:].flatten(),
             ignore_index=IGNORED,
         )
+        seen = output.image_hidden_states.unflatten(0, (len(ids), PATCHES))
+        hints: Tensor = self._hints(seen, scenes.captions)
+        return answers + HINT_WEIGHT * hints
 
 
 def train_captioner(

@@ -179,9 +179,9 @@ def clip(
 @app.command()
 def captioner(
     cache: CacheOption = CACHE,
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 5000,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures per step.")] = 64,
-    learning_rate: LearningRateOption = 1.5e-3,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 8000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures per step.")] = 32,
+    learning_rate: LearningRateOption = 1e-3,
     seed: SeedOption = 0,
     threads: ThreadsOption = 1,
     models: ModelsOption = MODELS,

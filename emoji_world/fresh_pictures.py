@@ -34,7 +34,7 @@ SIGN_SHARE: Final = 0.4
 RIGHT_SIGN_SHARE: Final = 0.25
 """Share of those digits that say the right number, so that it does not pay to read them."""
 
-ROUND_TRIP_SHARE: Final = 0.06
+ROUND_TRIP_SHARE: Final = 0.03
 """Share of the pictures that went through the autoencoder. It takes longer than a training step."""
 
 LATENT_NOISE: Final = 0.15

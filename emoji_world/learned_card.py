@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from emoji_world.captioner_training import HINT_WEIGHT
 from emoji_world.clip_model import COLOUR_TEXT, HEAD_FILE, LINE_ART_TEXT, PROJECTION
 from emoji_world.clip_training import HEAD_PICTURES
 from emoji_world.fresh_pictures import RIGHT_SIGN_SHARE, ROUND_TRIP_SHARE, SIGN_SHARE
@@ -88,9 +89,11 @@ def _captioner(models: Path, titles: Mapping[str, str]) -> str:
     introduction = f"""`emoji_world/models/captioner`: a `LlavaForConditionalGeneration` with its
         processor, built as LLaVA 1.5 is, {_weights(models, "captioner")}. It answers three
         questions in the prompt of LLaVA 1.5, and nothing else:"""
-    training = f"""It was trained {_DRAWING}: {_training(models, "captioner")}. {SIGN_SHARE:.0%} of
-        its counting pictures showed a digit, {RIGHT_SIGN_SHARE:.0%} of those the right one. Its
-        vision transformer has patches of {PATCH} pixels and gives its last layer, where LLaVA 1.5
+    training = f"""It was trained {_DRAWING}: {_training(models, "captioner")}. Beside the
+        answers the mean of what the language model sees of a picture had to tell noun, activity and
+        count through three linear maps, thrown away since; the loss has {HINT_WEIGHT:g} of theirs.
+        {SIGN_SHARE:.0%} of its counting pictures showed a digit, {RIGHT_SIGN_SHARE:.0%} of those
+        the right one. Its vision transformer has patches of {PATCH} pixels and gives its last layer, where LLaVA 1.5
         takes the last but one. It was never trained on generated pictures, nor on what the
         classifier says."""
     return f"""## The caption model

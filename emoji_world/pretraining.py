@@ -37,6 +37,7 @@ from emoji_world.generator import (
 )
 from emoji_world.latents import PatchComponents
 from emoji_world.master_weights import EMA_DECAY, MasterWeights
+from emoji_world.training_run import keep_settings, trapezoid
 
 CAPTION_DROPOUT: Final = 0.1
 WARMUP_STEPS: Final = 150
@@ -69,9 +70,7 @@ class PretrainingPlan:
 
     def learning_rate_at(self, step: int) -> float:
         """Linear warm-up, a constant stretch, linear decay to zero."""
-        warm = min(1.0, (step + 1) / WARMUP_STEPS)
-        left = (self.steps - step) / (DECAY_SHARE * self.steps)
-        return self.learning_rate * min(warm, left, 1.0)
+        return self.learning_rate * trapezoid(step, self.steps, WARMUP_STEPS, DECAY_SHARE)
 
 
 def batch(
@@ -240,19 +239,7 @@ def pretrain(plan: PretrainingPlan, data: Path, folder: Path, save_every: int = 
     """
     if (pictures := len(load_dataset(data))) <= VALIDATION_PICTURES:
         raise ValueError(f"{data} holds {pictures} pictures: {VALIDATION_PICTURES + 1} are needed")
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = asdict(plan)
-    record = folder / "plan.json"
-    if record.is_file():
-        before = json.loads(record.read_text())
-        changed = [key for key in settings if key != "samples" and before[key] != settings[key]]
-        if changed:
-            was = ", ".join(f"{key} was {before[key]}, is {settings[key]}" for key in changed)
-            raise ValueError(
-                f"{folder} holds a run with other settings ({was}): "
-                "continue with its own, or start in an empty folder"
-            )
-    record.write_text(json.dumps(settings, indent=2) + "\n")
+    keep_settings(asdict(plan), folder, free="samples")
     tokenizer_of(folder)  # before there is more than one process
     (folder / "rendezvous").unlink(missing_ok=True)
     if plan.processes == 1:

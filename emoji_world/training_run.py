@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import torch
 from safetensors import safe_open
@@ -44,9 +44,12 @@ class TrainingPlan:
 
     def learning_rate_at(self, step: int) -> float:
         """Linear warm-up, a constant stretch, linear decay to zero."""
-        warm = min(1.0, (step + 1) / WARMUP_STEPS)
-        left = (self.steps - step) / (DECAY_SHARE * self.steps)
-        return self.learning_rate * min(warm, left, 1.0)
+        return self.learning_rate * trapezoid(step, self.steps, WARMUP_STEPS, DECAY_SHARE)
+
+
+def trapezoid(step: int, steps: int, warmup: int, decay_share: float) -> float:
+    """Up linearly over ``warmup`` steps, 1, down over the last ``decay_share`` of ``steps``."""
+    return min(1.0, (step + 1) / warmup, (steps - step) / (decay_share * steps))
 
 
 class Trainee(Protocol):
@@ -68,7 +71,7 @@ def run_training(trainee: Trainee, plan: TrainingPlan, folder: Path, save_every:
     Raises:
         ValueError: ``folder`` was started with other settings (more or fewer steps are fine).
     """
-    _keep_settings(plan, folder)
+    keep_settings(asdict(plan), folder, free="steps")
     weights = MasterWeights(dict(trainee.modules), plan.learning_rate)
     first = _resume(folder, weights)
     progress = tqdm(range(first, plan.steps), initial=first, total=plan.steps, mininterval=10)
@@ -111,13 +114,16 @@ def keep_records(folder: Path, records: Path) -> None:
         shutil.copyfile(folder / name, records / name)
 
 
-def _keep_settings(plan: TrainingPlan, folder: Path) -> None:
-    """Write the plan into ``folder``, or compare it with the one there."""
-    settings = asdict(plan)
+def keep_settings(settings: Mapping[str, Any], folder: Path, free: str) -> None:
+    """Write the settings of a run into ``folder``, or compare them with those it began with.
+
+    Raises:
+        ValueError: another one than ``free`` has changed.
+    """
     record = folder / "plan.json"
     if record.is_file():
         before = json.loads(record.read_text())
-        changed = [key for key in settings if key != "steps" and before[key] != settings[key]]
+        changed = [key for key in settings if key != free and before[key] != settings[key]]
         if changed:
             was = ", ".join(f"{key} was {before[key]}, is {settings[key]}" for key in changed)
             raise ValueError(

@@ -12,10 +12,12 @@ from emoji_world.captioner_training import (
     IGNORED,
     CaptionerTrainee,
     Conversations,
+    Hints,
     export_captioner,
     train_captioner,
 )
 from emoji_world.captions import all_captions
+from emoji_world.classifier import targets
 from emoji_world.fresh_pictures import FreshPictures
 from emoji_world.icons import IconSet
 from emoji_world.questions import PROMPT, count_animals, describe, name_animal
@@ -77,6 +79,18 @@ def test_every_trained_parameter_gets_a_gradient(discs: IconSet, processor: Llav
         for parameter in module.parameters():
             assert parameter.grad is not None
             assert parameter.grad.abs().sum() > 0
+
+
+def test_hints_are_right_when_each_class_is_seen_apart() -> None:
+    captions = [CAPTIONS[text] for text in ("a dog", "two cats", "a cat playing chess")]
+    hints = Hints(3)
+    seen = torch.eye(3)[:, None].repeat(1, PATCHES, 1)
+    for head, target in zip(hints.heads, targets(captions), strict=True):
+        assert isinstance(head, torch.nn.Linear)
+        with torch.no_grad():
+            head.weight.copy_(30 * torch.nn.functional.one_hot(target, head.out_features).T)
+    assert hints(seen, captions) < 0.01
+    assert hints(seen.flip(0), captions) > 10
 
 
 def test_training_is_seeded_and_lowers_the_loss(discs: IconSet, tmp_path: Path) -> None:
