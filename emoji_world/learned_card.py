@@ -93,9 +93,9 @@ def _captioner(models: Path, titles: Mapping[str, str]) -> str:
         answers the mean of what the language model sees of a picture had to tell noun, activity and
         count through three linear maps, thrown away since; the loss has {HINT_WEIGHT:g} of theirs.
         {SIGN_SHARE:.0%} of its counting pictures showed a digit, {RIGHT_SIGN_SHARE:.0%} of those
-        the right one. Its vision transformer has patches of {PATCH} pixels and gives its last layer, where LLaVA 1.5
-        takes the last but one. It was never trained on generated pictures, nor on what the
-        classifier says."""
+        the right one. Its vision transformer has patches of {PATCH} pixels and gives its last
+        layer, where LLaVA 1.5 takes the last but one. It was never trained on generated pictures,
+        nor on what the classifier says."""
     return f"""## The caption model
 
 {_paragraph(introduction)}
