@@ -1,7 +1,7 @@
 // The page at /: choose a picture, ask for its score, show what came back.
 
 import { apiKey, call, Fault } from "./service.js";
-import { element, message, result, shownScore } from "./result.js";
+import { element, message, result, sentence, shownScore } from "./result.js";
 
 const KEPT = 8; // earlier scores that stay on the page
 const LOOK_AGAIN_MS = 2000; // while the service is loading or away
@@ -34,8 +34,7 @@ async function showPhase() {
   }
   at.phase.dataset.phase = phase;
   at.phase.textContent = words;
-  at.phase.title = more;
-  if (!info) at.meaning.textContent = more;
+  at.trouble.textContent = more && sentence(more);
   clearTimeout(next);
   if (phase !== "ready") next = setTimeout(lookAtService, LOOK_AGAIN_MS);
 }
@@ -92,7 +91,7 @@ function askForKey() {
 function bytes(count) {
   const units = ["bytes", "kB", "MB", "GB"];
   const power = Math.min(3, Math.max(0, Math.floor(Math.log10(count || 1) / 3)));
-  return `${Number((count / 1000 ** power).toPrecision(3))} ${units[power]}`;
+  return `${Number((count / 1000 ** power).toPrecision(3))}\u00a0${units[power]}`;
 }
 
 // The picture

@@ -3,6 +3,7 @@
 const STAGES = {
   receive: "Receiving the picture",
   decode: "Decoding it",
+  submit: "Handing it to the queue",
   queue: "Waiting in the queue",
   batch: "Waiting for the batch",
   inference: "Scoring",
@@ -34,7 +35,8 @@ export function message(fault) {
   return box;
 }
 
-function sentence(text) {
+/** Text that begins and ends as a sentence does. */
+export function sentence(text) {
   const whole = text.charAt(0).toUpperCase() + text.slice(1);
   return /[.?!]$/.test(whole) ? whole : `${whole}.`;
 }

@@ -129,7 +129,13 @@ def luminance(colour: tuple[float, ...]) -> float:
 def test_text_has_the_contrast_that_wcag_asks_for(scheme: str) -> None:
     of = colours(scheme)
     pairs = [(text, on) for text in ("text", "muted", "accent") for on in ("ground", "card")]
-    pairs += [("on-accent", "accent"), ("text", "bad-tint"), ("muted", "bad-tint"), ("bad", "card")]
+    pairs += [
+        ("on-accent", "accent"),
+        ("text", "bad-tint"),
+        ("muted", "bad-tint"),
+        ("bad", "card"),
+        ("wait", "ground"),
+    ]
     for text, on in pairs:
         low, high = sorted((luminance(of[text]), luminance(of[on])))
         assert (high + 0.05) / (low + 0.05) >= 4.5, f"{text} on {on}"
@@ -264,8 +270,13 @@ def test_a_picture_gets_its_score(page: Page, picture: Path) -> None:
     assert "−0.2 kB" in text
     assert "Lower is better" in text
     assert "sides\n40, 30".replace("\n", " ") in text.replace("\n", " ")
-    for stage in ("Receiving", "Decoding", "queue", "batch", "Scoring", "Network", "Together"):
+    for stage in ("Receiving", "Decoding", "in the queue", "batch", "Scoring", "Network"):
         assert stage in text
+    # Every stage that the service tells has a colour, and a name in words of its own.
+    styles = asset("/page/page.css").content.decode()
+    for swatch in page.browser.find_elements(By.CSS_SELECTOR, ".timings .swatch"):
+        selector = f'[data-stage="{swatch.get_attribute("data-stage")}"]'
+        assert selector in styles
     assert page.browser.find_elements(By.CSS_SELECTOR, ".bar [data-stage=inference]")
     assert page.at("news").get_attribute("textContent") == "Score −0.2 kB, lower is better."
     dot = page.browser.find_element(By.CSS_SELECTOR, ".scale .dot")
@@ -417,8 +428,10 @@ def test_a_service_that_goes_and_comes_back(
     page.ask(picture, "a cat")
     assert "The service did not answer" in page.complaint()
     page.until(lambda: page.at("phase").text == "not answering")
+    page.until(lambda: page.at("trouble").text)
     own_service.start()
     page.until(lambda: page.at("phase").text == "ready")
+    assert page.at("trouble").text == ""
     assert "kB" in page.score(picture)
     assert page.at("complaint").text == ""
 
