@@ -152,3 +152,12 @@ async def test_a_full_queue_takes_no_job(stack: Running, requests: Any, grey: Gr
         answer = await service.http.post("/jobs", **requests.form(png, png))
         assert (answer.status_code, answer.json()["code"]) == (429, "queue_full")
         assert (await service.queue.stats()).reserved_items == 1
+
+
+async def test_a_job_that_is_known_needs_no_room(stack: Running, requests: Any, grey: Grey) -> None:
+    key = {IDEMPOTENCY_KEY: "once"}
+    async with stack(work=False, queue_items=1) as service:
+        request = requests.form(encode_png(grey(1)))
+        where = await hand_in(service, dict(request), **key)
+        assert await hand_in(service, dict(request), **key) == where
+        assert (await service.queue.stats()).reserved_items == 1

@@ -276,7 +276,7 @@ async def test_the_next_batch_is_loaded_while_one_is_scored_if_it_is_full(grey: 
     assert gate.batches == [["a"], ["b", "b", "c", "c"], ["d"]]
 
 
-async def phases(queue: JobQueue, names: str) -> list[str]:
+async def phases(queue: JobQueue, names: Sequence[str]) -> list[str]:
     states = [await queue.state(name) for name in names]
     return [state.phase for state in states if state is not None]
 
@@ -315,12 +315,32 @@ async def test_nothing_is_loaded_beside_a_suspect(grey: Grey) -> None:
         await entered(gate)
         await submit(queue, grey, "full", 1, 1, 1, 1)
         await until_leased(queue, 5)
-        full = await queue.state("full")
-        assert full is not None
-        assert full.phase == "waiting"
+        assert await phases(queue, ["full"]) == ["waiting"]
         gate.open.set()
         assert await scores(queue, "full") == [4] * 4
     assert gate.batches == [["suspect"], ["full"] * 4]
+
+
+async def test_no_suspect_is_loaded_beside_others(grey: Grey) -> None:
+    queue, gate = MemoryQueue(QueueLimits(lease_s=0.3)), Gate()
+    async with working(queue, gate, max_wait_s=0.0, lease_s=0.3):
+        await submit(queue, grey, "suspect", 1)
+        (lease,) = await queue.lease("a worker that dies", 1, wait_s=0)
+        await queue.load(lease)
+        await submit(queue, grey, "innocent", 1)
+        await entered(gate)
+        await until_leased(queue, 2)
+        async with asyncio.timeout(30):
+            while (await queue.stats()).redelivered == 0:
+                await asyncio.sleep(0.005)
+        # Once this is leased too, the worker has had its chance to load the suspect.
+        await submit(queue, grey, "more", 1, 1, 1)
+        await until_leased(queue, 5)
+        assert await phases(queue, ["innocent", "suspect"]) == ["running", "waiting"]
+        gate.open.set()
+        assert await scores(queue, "suspect") == [1]
+        assert await scores(queue, "more") == [3] * 3
+    assert gate.batches == [["innocent"], ["suspect"], ["more"] * 3]
 
 
 async def test_a_batch_that_hangs_ends_the_worker_and_hands_back_what_was_not_begun(
