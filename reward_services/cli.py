@@ -156,7 +156,7 @@ def check(
 def convert(
     source: Annotated[Path, typer.Argument(metavar="PTH", help="The published file.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="A new `.safetensors` file.")],
-    sha256: Annotated[
+    checksum: Annotated[
         str, typer.Option(help="SHA-256 of PTH, where it is not the published head.")
     ] = "",
 ) -> None:
@@ -167,7 +167,7 @@ def convert(
         raise SettingsError(
             f"converting needs {error.name}: pip install 'ddpo-reward-services[aesthetic]'"
         ) from None
-    convert_head(source, target, sha256)
+    convert_head(source, target, checksum)
 
 
 def _options(given: list[str] | None) -> dict[str, str]:

@@ -23,6 +23,12 @@ from typer.core import TyperArgument, TyperGroup, TyperOption
 import reward_services.cli
 import trainer.cli
 from reward_services.metrics import Metrics
+from reward_services.models.model_options import ModelOptions
+from reward_services.models.vision_language import VisionLanguageOptions
+from reward_services.options import RewardOptions
+from reward_services.scorers.aesthetic import AestheticOptions
+from reward_services.scorers.llava_bertscore import LlavaBertScoreOptions
+from reward_services.scorers.llava_vqa import LlavaVqaOptions
 from reward_services.settings import PREFIX, ServiceSettings
 from shared.errors import BY_CODE, ImageError
 from trainer.config import Config
@@ -47,7 +53,7 @@ def one_line(text: str | None) -> str:
 
 def shown(value: object) -> str:
     """A default as it is written in a recipe."""
-    if value is None or value == ():
+    if value is None or value in ((), "", {}):
         return "unset"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
@@ -91,6 +97,18 @@ def service_settings() -> str:
         for name, field in ServiceSettings.model_fields.items()
     ]
     return table(("variable", "default", "meaning"), *rows)
+
+
+def reward_options(kind: type[RewardOptions]) -> str:
+    """The options that a class adds to those it inherits."""
+    inherited = kind.__mro__[1]
+    assert issubclass(inherited, RewardOptions)
+    rows = [
+        (f"`{name}`", shown(field.default), one_line(field.description))
+        for name, field in kind.model_fields.items()
+        if name not in inherited.model_fields
+    ]
+    return table(("option", "default", "meaning"), *rows)
 
 
 def trainer_metrics() -> str:
@@ -181,6 +199,11 @@ def first_paragraph(path: Path) -> str:
 GENERATORS: dict[str, Callable[[], str]] = {
     "settings trainer": trainer_settings,
     "settings service": service_settings,
+    "options models": lambda: reward_options(ModelOptions),
+    "options vision": lambda: reward_options(VisionLanguageOptions),
+    "options aesthetic": lambda: reward_options(AestheticOptions),
+    "options llava_bertscore": lambda: reward_options(LlavaBertScoreOptions),
+    "options llava_vqa": lambda: reward_options(LlavaVqaOptions),
     "metrics trainer": trainer_metrics,
     "metrics service": service_metrics,
     "errors": error_codes,
