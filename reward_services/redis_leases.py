@@ -139,7 +139,9 @@ class RedisLeases:
 
     async def _bury(self, burials: Sequence[tuple[bytes, bytes, int]]) -> None:
         for letter_id, job_id, index in burials:
-            await self._blobs.bury(job_id.decode(), index, letter_id.decode(), LETTER_TTL_S)
+            # Where this fails the letter stays, without its picture.
+            with contextlib.suppress(BrokerUnavailable):
+                await self._blobs.bury(job_id.decode(), index, letter_id.decode(), LETTER_TTL_S)
 
     async def _drop(self, lease: Lease, size: int) -> None:
         """The job has ended; where this fails its pictures end by themselves."""

@@ -161,6 +161,20 @@ async def test_a_late_result_keeps_what_the_others_have_finished(opened: Opened)
         assert await at.queue.lease("worker", 3, wait_s=0) == [], "the third is not wanted"
 
 
+async def test_a_picture_with_a_late_result_is_not_given_out_again(opened: Opened) -> None:
+    async with opened() as at:
+        await at.put(at.job("a", 2))
+        (lost,) = await at.take()
+        await at.queue.load(lost)
+        first, second = await leases_of(at, *"aa")
+        await at.queue.load(first)
+        await at.queue.load(second)
+        await asyncio.sleep(2 * LEASE_S)
+        assert [lease.first for lease in await at.take(1)] == [0]
+        await at.queue.done(second, at.result())
+        assert 1 not in [lease.first for lease in await at.take()]
+
+
 async def test_renewing_keeps_a_lease(opened: Opened) -> None:
     async with opened(lease_s=0.4) as at:
         await at.put(at.job("a"))
@@ -196,6 +210,15 @@ async def test_a_picture_that_kills_its_workers_is_given_up_alone(opened: Opened
         assert second.error.retryable
         assert second.error.message.startswith("3 workers went silent")
         assert await at.reserved() == 0
+
+
+async def test_pictures_scored_together_are_never_given_up_together(opened: Opened) -> None:
+    async with opened(max_deliveries=1) as at:
+        await at.put(at.job("a", 2))
+        (lost,) = await at.take()
+        await at.queue.load(lost)
+        again = await leases_of(at, *"aa")
+        assert [(lease.first, lease.deliveries) for lease in again] == [(0, 2), (1, 2)]
 
 
 async def test_a_job_given_up_as_a_whole_has_no_identity(opened: Opened) -> None:

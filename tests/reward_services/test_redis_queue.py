@@ -113,6 +113,16 @@ async def test_the_same_id_from_two_processes_is_one_job(processes: Connected) -
         assert await worker.queue.lease("worker", 1, wait_s=0) == []
 
 
+async def test_one_process_cancels_and_the_other_still_waits(processes: Connected) -> None:
+    async with processes(2) as (one, two):
+        await one.put(one.job("a", keep=True))
+        await two.put(two.job("a", keep=True))
+        await one.queue.cancel("a")
+        working = asyncio.create_task(work(one, 1))
+        assert (await two.queue.result("a")).results[0].score == 0
+        await working
+
+
 async def test_everything_may_be_lost_under_the_callers_feet(
     processes: Connected, raw: Any
 ) -> None:
@@ -223,8 +233,8 @@ async def test_room_that_was_lost_on_the_way_is_given_back(processes: Connected)
     """The answer to a reservation never arrived: Redis has counted it, the process has not."""
     async with processes(1) as (api,):
         await api.queue.reserve(2)
-        await api.queue._scripts.run("reserve", api.queue._bell.name, 5)
-        assert await api.reserved() == 7
+        _, admitted, *_ = await api.queue._scripts.run("reserve", api.queue._bell.name, 5)
+        assert admitted == 7
 
         async def given_back() -> bool:
             return bool(await api.reserved() == 2)
@@ -289,6 +299,18 @@ async def test_a_late_job_ends_also_without_workers(processes: Connected) -> Non
         with pytest.raises(DeadlineExceeded, match=r"within 0\.01 s"):
             await api.queue.result("late")
         assert await api.reserved() == 0
+
+
+async def test_finished_work_leaves_its_stream_at_once(processes: Connected, raw: Any) -> None:
+    """What is only acknowledged would stay in memory for ever."""
+    async with processes(1, lease_s=30) as (at,):
+        await at.put(at.job("a"), at.job("b"))
+        done, failed = await at.take()
+        await at.queue.load(done)
+        await at.queue.done(done, at.result())
+        await at.queue.fail(failed, DeadlineExceeded("x"))
+        assert raw.xlen(f"{PREFIX}q:bulk") == 0
+        assert raw.xpending(f"{PREFIX}q:bulk", "workers")["pending"] == 0
 
 
 async def test_streams_hold_names_only(processes: Connected, raw: Any) -> None:
