@@ -162,7 +162,7 @@ def imported_names(file: Path) -> Iterator[str]:
     ("package", "extras"),
     [
         ("shared", {""}),
-        ("reward_services", {"", "service"}),
+        ("reward_services", {"", "service", "otel", "aesthetic", "llava", "quantized"}),
         ("trainer", {"", "trainer"}),
         ("emoji_world", {"", "trainer", "emoji-world"}),
     ],
