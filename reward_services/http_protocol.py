@@ -5,7 +5,11 @@ they are complete, and uvicorn collects them without end: a client without a key
 memory with one header.
 """
 
+from functools import partial
+
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from reward_services.body_receiver import RECEIVE_INTO, receive_into
 
 MOST_HEAD_BYTES = 64 * 1024
 """As much as the parser may swallow without a head becoming complete or a body going on."""
@@ -29,6 +33,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Called by the parser."""
         self._barren = 0
         super().on_headers_complete()
+        receive = partial(receive_into, self, self.cycle)
+        self.scope["extensions"] = {RECEIVE_INTO: {"receive_into": receive}}
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""

@@ -1,13 +1,17 @@
-"""Receiving a request body: never more bytes than allowed, and copied no more than once."""
+"""Receiving a request body: never more bytes than allowed, and copied as little as possible."""
 
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 from prometheus_client import Gauge
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
+from reward_services.body_receiver import RECEIVE_INTO
 from shared.errors import BodyTooLarge, MalformedRequest, QueueFull
+
+DIRECT_BYTES = 256 * 1024
+"""From here on a body is received straight into its place, where the server can do that."""
 
 
 class ByteBudget:
@@ -83,6 +87,10 @@ async def receive_body(request: Request, max_bytes: int, share: Share) -> memory
     share.take(declared)
     # Not a bytearray: numpy asks for large pages, which spares the faults of the first write.
     body = np.empty(declared, np.uint8).data
+    if declared >= DIRECT_BYTES and RECEIVE_INTO in request.scope.get("extensions", {}):
+        if not await request.scope["extensions"][RECEIVE_INTO]["receive_into"](body):
+            raise ClientDisconnect
+        return body
     end = 0
     async for chunk in request.stream():
         start, end = end, end + len(chunk)
