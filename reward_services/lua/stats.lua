@@ -5,7 +5,8 @@ local function wanted(entry)
   return is_open(work.j) and tonumber(work.n) or 0, work.j
 end
 
-local leased, oldest = 0, now()
+local time = now()
+local leased, oldest = 0, time
 local waiting = { interactive = 0, bulk = 0 }
 for _, stream in ipairs(STREAMS) do
   local held = {}
@@ -24,4 +25,4 @@ for _, stream in ipairs(STREAMS) do
 end
 local counts = redis.call('HMGET', P .. 'counts', 'items', 'seconds', 'redelivered', 'dead')
 return { tonumber(redis.call('GET', P .. 'items') or 0), leased, waiting.interactive, waiting.bulk,
-  now() - oldest, counts[1] or '0', counts[2] or '0', tonumber(counts[3] or 0), tonumber(counts[4] or 0) }
+  time - oldest, counts[1] or '0', counts[2] or '0', tonumber(counts[3] or 0), tonumber(counts[4] or 0) }

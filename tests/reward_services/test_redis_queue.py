@@ -296,7 +296,7 @@ async def test_nothing_is_left_of_jobs_that_have_ended(processes: Connected, raw
 async def test_a_late_job_ends_also_without_workers(processes: Connected) -> None:
     async with processes(1) as (api,):
         await api.put(api.job("late", 2, timeout_s=0.01))
-        with pytest.raises(DeadlineExceeded, match=r"within 0\.01 s"):
+        with pytest.raises(DeadlineExceeded, match="no worker was free within"):
             await api.queue.result("late")
         assert await api.reserved() == 0
 
