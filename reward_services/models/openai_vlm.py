@@ -105,13 +105,17 @@ class OpenAiModel:
         return faults[0] if faults else texts
 
     async def _ask(self, image_url: str, question: str) -> str | ItemError:
+        # A question keeps its slot between its tries, so that a server in trouble gets less to do.
+        async with self._slots:
+            return await self._ask_until_answered(image_url, question)
+
+    async def _ask_until_answered(self, image_url: str, question: str) -> str | ItemError:
         last = ""
         try:
             async with asyncio.timeout(self._options.timeout_s):
                 back_off = BackOff()
                 while True:
-                    async with self._slots:
-                        reply, last, retry_after = await self._try(image_url, question)
+                    reply, last, retry_after = await self._try(image_url, question)
                     if reply is not None:
                         return reply
                     now = self._loop.time()

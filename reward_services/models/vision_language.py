@@ -29,7 +29,7 @@ OpenAI protocol, such as vLLM or SGLang."""
     concurrency: PositiveInt = 32
     """Most questions under way to that server at the same time."""
     timeout_s: PositiveFloat = 120.0
-    """How long one question to that server may take, all tries included."""
+    """How long one question to that server may take, all tries included, once it is its turn."""
     max_answer_tokens: Annotated[int, Field(ge=1, le=1024)] = 64
     """Tokens after which an answer is cut."""
     prompt_template: str = ""

@@ -104,6 +104,14 @@ def test_the_same_bits_in_any_company(scorer: BertScore) -> None:
     assert together == alone == turned
 
 
+def test_the_same_bits_among_many_sentences_of_one_length(scorer: BertScore) -> None:
+    sentences = [f"{count} {animal}" for count in range(20) for animal in ("cats", "dogs")]
+    references = [f"The image contains {sentence}" for sentence in sentences]
+    together = scorer.score(sentences, references)
+    pairs = zip(sentences, references, strict=True)
+    assert together == [scorer.score([said], [meant])[0] for said, meant in pairs]
+
+
 def test_better_matches_score_higher(scorer: BertScore) -> None:
     matches = [match.recall for match in scorer.score(CANDIDATES, REFERENCES) if match]
     right, wrong = matches[0], matches[1]
