@@ -5,6 +5,7 @@ tests hold the two together. The package itself pads a batch to its longest sent
 last digits of a score depend on the sentences beside it, and it needs pandas and matplotlib.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,8 +29,10 @@ LONGEST: Final = 512
 
 # Sentences are padded to a multiple of so many tokens. Only their own length decides.
 _BUCKET: Final = 32
-_CPU_BATCH: Final = 1
+_CPU_BATCH: Final = 2
 _GPU_BATCH: Final = 64
+# Prompts come again and again, so their embeddings are kept: 64 MB of them at a width of 1024.
+_KEPT_TOKENS: Final = 16384
 # The layer that agrees best with people, chosen by the authors of BERTScore, by architecture:
 # (model type, layers) of a published encoder. For others the last layer is taken.
 _BEST_LAYERS: Final = {("deberta", 48): 40}
@@ -70,6 +73,7 @@ class BertScore:
         self._residency = Residency([self._model], self._place.device, options.idle_offload_s)
         size = _CPU_BATCH if self._place.exact else _GPU_BATCH
         self._batches = Batches(size, fixed=self._place.exact)
+        self._kept = _Kept(_KEPT_TOKENS)
         stated: int = self._tokenizer.model_max_length
         positions: int = getattr(self._model.config, "max_position_embeddings", LONGEST)
         self.longest = min(stated, positions, LONGEST)
@@ -82,7 +86,12 @@ class BertScore:
             SentenceTooLong: see `count_tokens`.
         """
         sentences = sorted({*candidates, *references})
-        vectors = dict(zip(sentences, self._embeddings(sentences), strict=True))
+        vectors = self._kept.take(sentences)
+        missing = [sentence for sentence in sentences if sentence not in vectors]
+        for sentence, vector in zip(missing, self._embeddings(missing), strict=True):
+            vectors[sentence] = vector
+            if vector is not None:
+                self._kept.put(sentence, vector)
         matches: list[Match | None] = []
         for candidate, reference in zip(candidates, references, strict=True):
             said, meant = vectors[candidate], vectors[reference]
@@ -124,6 +133,30 @@ class BertScore:
         hidden: Tensor = self._model(sent[0], attention_mask=sent[1]).last_hidden_state
         unit = functional.normalize(hidden.float(), dim=-1).cpu()
         return [unit[at, : len(tokens[row])] for at, row in enumerate(rows)]
+
+
+class _Kept:
+    """Embeddings by sentence, the last ones used, of at most `tokens` tokens in all."""
+
+    def __init__(self, tokens: int) -> None:
+        self._room = tokens
+        self._vectors: OrderedDict[str, Tensor] = OrderedDict()
+
+    def take(self, sentences: Sequence[str]) -> dict[str, Tensor | None]:
+        """Those of `sentences` that are kept."""
+        known = [sentence for sentence in sentences if sentence in self._vectors]
+        for sentence in known:
+            self._vectors.move_to_end(sentence)
+        return {sentence: self._vectors[sentence] for sentence in known}
+
+    def put(self, sentence: str, vector: Tensor) -> None:
+        """Keep one that is not kept yet."""
+        # A copy: the rest of its batch is not to be kept with it.
+        self._vectors[sentence] = vector.clone()
+        self._room -= len(vector)
+        while self._room < 0:
+            _, oldest = self._vectors.popitem(last=False)
+            self._room += len(oldest)
 
 
 def _match(said: Tensor, meant: Tensor) -> Match:

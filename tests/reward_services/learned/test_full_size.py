@@ -66,7 +66,7 @@ def test_clip_vit_large_patch14(tmp_path: Path) -> None:
 
 
 def test_llava_7b(tmp_path: Path) -> None:
-    """One of 32 layers, a small vocabulary, and two of 24 layers of the vision tower, in bfloat16."""
+    """One of 32 layers, a small vocabulary, two of 24 layers of the vision tower, in bfloat16."""
     torch.manual_seed(0)
     tokenizer = captioner.build_tokenizer()
     image_token = tokenizer.convert_tokens_to_ids("<image>")
