@@ -14,11 +14,19 @@ SHORT_NAMES = {
     "jpeg_compressibility": "reward_services.scorers.jpeg:jpeg_compressibility",
     "jpeg_incompressibility": "reward_services.scorers.jpeg:jpeg_incompressibility",
     "aesthetic": "reward_services.scorers.aesthetic:Aesthetic",
+    "clip_score": "reward_services.scorers.clip_score:ClipScore",
+    "pickscore": "reward_services.scorers.pickscore:PickScore",
     "llava_bertscore": "reward_services.scorers.llava_bertscore:LlavaBertScore",
     "llava_vqa": "reward_services.scorers.llava_vqa:LlavaVqa",
 }
 
-EXTRAS = {"aesthetic": "aesthetic", "llava_bertscore": "llava", "llava_vqa": "llava"}
+EXTRAS = {
+    "aesthetic": "aesthetic",
+    "clip_score": "aesthetic",
+    "pickscore": "aesthetic",
+    "llava_bertscore": "llava",
+    "llava_vqa": "llava",
+}
 """What has to be installed for a reward, where the base and the extra `service` are not enough."""
 
 

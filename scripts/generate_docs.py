@@ -27,8 +27,10 @@ from reward_services.models.model_options import ModelOptions
 from reward_services.models.vision_language import VisionLanguageOptions
 from reward_services.options import RewardOptions
 from reward_services.scorers.aesthetic import AestheticOptions
+from reward_services.scorers.clip_score import ClipScoreOptions
 from reward_services.scorers.llava_bertscore import LlavaBertScoreOptions
 from reward_services.scorers.llava_vqa import LlavaVqaOptions
+from reward_services.scorers.pickscore import PickScoreOptions
 from reward_services.settings import PREFIX, ServiceSettings
 from shared.errors import BY_CODE, ImageError
 from trainer.config import Config
@@ -202,6 +204,8 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "options models": lambda: reward_options(ModelOptions),
     "options vision": lambda: reward_options(VisionLanguageOptions),
     "options aesthetic": lambda: reward_options(AestheticOptions),
+    "options clip_score": lambda: reward_options(ClipScoreOptions),
+    "options pickscore": lambda: reward_options(PickScoreOptions),
     "options llava_bertscore": lambda: reward_options(LlavaBertScoreOptions),
     "options llava_vqa": lambda: reward_options(LlavaVqaOptions),
     "metrics trainer": trainer_metrics,

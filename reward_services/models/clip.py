@@ -44,7 +44,7 @@ class ClipEncoder:
     ) -> None:
         folder = weights.find_model(name, options.revision)
         self._place = place(options)
-        words = weights.find_model(processor) if processor else folder
+        words = weights.find_model(processor, weights=False) if processor else folder
         self._pixels = ClipPixels(words)
         kind = CLIPModel if texts else CLIPVisionModelWithProjection
         arguments = self._place.load_arguments()
@@ -59,7 +59,7 @@ class ClipEncoder:
         if options.torch_compile:
             self._vision = torch.compile(self._image_vectors, dynamic=False)
         self._tokenizer = weights.load(CLIPTokenizerFast, words) if texts else None
-        self._identity = (folder, words, self._place.precision)
+        self._identity = (folder, weights.meaning(words), self._place.precision)
 
     @property
     def identity(self) -> tuple[Path | str, ...]:

@@ -43,13 +43,14 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 1 << 22
 
 
-def find_model(name: str, revision: str | None = None) -> Path:
+def find_model(name: str, revision: str | None = None, *, weights: bool = True) -> Path:
     """The folder of a model.
 
     Args:
         name: a folder; `package:PACKAGE/FOLDER`, a folder within an installed package; or an id
             on the hub, which is fetched once and from then on taken from the cache.
         revision: branch, tag or commit on the hub.
+        weights: whether its weights are needed, or only configuration and vocabulary.
 
     Raises:
         SetupError: there is no such model, or it cannot be had from here.
@@ -61,7 +62,7 @@ def find_model(name: str, revision: str | None = None) -> Path:
         return folder
     if name.startswith((".", "/", "~", PACKAGE)) or name.count("/") > 1:
         raise SetupError(f"there is no folder {name}")
-    return _cached(name, revision) or _fetched(name, revision)
+    return _cached(name, revision, weights) or _fetched(name, revision, weights)
 
 
 def digest(*parts: str | Path) -> str:
@@ -79,6 +80,12 @@ def digest(*parts: str | Path) -> str:
             for file, content in zip(files, pool.map(sha256_of, files), strict=True):
                 whole.update(f"file {file.name if part.is_dir() else ''} {content}".encode())
     return whole.hexdigest()[:12]
+
+
+def meaning(folder: Path) -> str:
+    """A hash like `digest` of the configuration and vocabulary of a model alone."""
+    files = sorted({file for pattern in _MEANING for file in folder.glob(pattern)})
+    return digest(*(part for file in files for part in (file.name, file)))
 
 
 def sha256_of(file: Path) -> str:
@@ -107,8 +114,8 @@ def _files_of(folder: Path) -> list[Path]:
     return sorted({file for pattern in patterns for file in folder.glob(pattern)})
 
 
-def _cached(name: str, revision: str | None) -> Path | None:
-    """The folder in the cache if all weights are there; no connection is made."""
+def _cached(name: str, revision: str | None, weights: bool) -> Path | None:
+    """The folder in the cache if all that is needed is there; no connection is made."""
     try:
         folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
     except LocalEntryNotFoundError as error:
@@ -118,12 +125,14 @@ def _cached(name: str, revision: str | None) -> Path | None:
         folder = Path(partial)
     except HFValidationError as error:
         raise SetupError(f"{name} is neither a folder nor an id on the hub: {error}") from None
-    return folder if _is_whole(folder) else None
+    return folder if _is_whole(folder, weights) else None
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_whole(folder: Path, weights: bool) -> bool:
     if not (folder / "config.json").is_file():
         return False
+    if not weights:
+        return (folder / "tokenizer_config.json").is_file()
     for kind in _WEIGHTS:
         present = {file.name for file in folder.glob(f"*{kind}")}
         indexes = [index.read_text() for index in folder.glob(f"*{kind}.index.json")]
@@ -133,12 +142,13 @@ def _is_whole(folder: Path) -> bool:
     return False
 
 
-def _fetched(name: str, revision: str | None) -> Path:
+def _fetched(name: str, revision: str | None, weights: bool) -> Path:
     def fetch() -> str:
         stored = HfApi().list_repo_files(name, revision=revision)
         at_root = [file for file in stored if "/" not in file]
-        weights = next((k for k in _WEIGHTS if fnmatch.filter(at_root, f"*{k}")), _WEIGHTS[0])
-        patterns = [f"*{weights}", f"*{weights}.index.json", *_MEANING]
+        kind = next((k for k in _WEIGHTS if fnmatch.filter(at_root, f"*{k}")), _WEIGHTS[0])
+        patterns = [f"*{kind}", f"*{kind}.index.json"] if weights else []
+        patterns += _MEANING
         wanted = [file for pattern in patterns for file in fnmatch.filter(at_root, pattern)]
         return snapshot_download(name, revision=revision, allow_patterns=wanted)
 
