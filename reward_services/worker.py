@@ -159,7 +159,10 @@ class Worker:
             self._running[:] = [one.job for one in ahead]
             self._ahead = 0
             self._room.set()
-            batch = ahead or await self._next()
+            # The scored pictures are let go here: to free megabytes takes milliseconds, which the
+            # next batch would have to wait for.
+            batch, ahead = ahead, []
+            batch = batch or await self._next()
 
     async def _next(self) -> list[Loaded]:
         """Wait for a batch; none when draining."""

@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -96,6 +97,21 @@ async def test_jobs_are_scored_together_and_answered_apart(
     assert mean_level.batches == [["a", "a", "b"], ["c", "c"]]
     assert 'reward_batch_items_sum{service="mean_level"} 5.0' in text
     assert 'reward_batch_jobs_count{service="mean_level"} 2.0' in text
+
+
+async def test_pictures_are_let_go_when_they_are_scored(mean_level: Recording) -> None:
+    """Not when the next batch comes, which would have to wait until the memory is freed."""
+    queue = MemoryQueue()
+    image = np.zeros((4, 4, 3), np.uint8)
+    gone = weakref.ref(image)
+    await queue.reserve(1)
+    await queue.submit(Job("a", [ScoreItem(image)], 60))
+    del image
+    async with working(queue, mean_level):
+        assert await scores(queue, "a") == [0]
+        # Whether it is ever let go, and not how soon, is the question.
+        while gone() is not None:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_result_says_who_scored_and_where_the_time_went(
