@@ -115,10 +115,11 @@ def inflight(part: Part) -> float:
 async def test_scores_come_in_order_from_several_workers(told: Make) -> None:
     images = np.arange(40, dtype=np.uint8)[:, None, None, None] + np.zeros((4, 4, 3), np.uint8)
     with told() as service:
+        # The API is ready with the first of them.
+        wait_for(lambda: ready(service.api).json() == {"status": "ready", "workers": 2})
         async with RewardClient(service.url) as client:
             response = await client.score(images, [""] * 40)
             info = await client.info()
-        assert ready(service.api).json() == {"status": "ready", "workers": 2}
     assert [result.score for result in response.results] == list(range(40))
     assert response.identity == info.identity
     assert info.max_batch_size == 4
