@@ -238,7 +238,7 @@ class JobQueue(Protocol):
     async def result(self, job_id: str) -> JobResult:
         """Wait for the end of a submitted job.
 
-        Whoever submitted must call this to its end, or `cancel`.
+        Whoever submitted must call this to its end, or `cancel`, also when interrupted.
 
         Raises:
             RewardError: what the job failed with, or that it is not known.

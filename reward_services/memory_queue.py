@@ -92,12 +92,10 @@ class MemoryQueue:
         """See `JobQueue.result`."""
         if (record := self._known(job_id)) is None:
             raise NotFound(f"there is no job {job_id}")
-        try:
-            # Shielded: one caller that leaves must not take the result from the others.
-            return await asyncio.shield(record.finished)
-        finally:
-            if record.finished.done():
-                self._leave(record)
+        # One caller that is interrupted must not take the result from the others.
+        await asyncio.wait([record.finished])
+        self._leave(record)
+        return record.finished.result()
 
     async def state(self, job_id: str) -> JobState | None:
         """See `JobQueue.state`."""

@@ -37,6 +37,7 @@ class Awaited:
         ends: its deadline (monotonic seconds).
         outcome: what the callers wait for.
         callers: how many they are.
+        asking: of these, how many wait at this very moment.
         sent: whether Redis has had it, so that it is lost when Redis does not know it.
         rung: whether it ended before that was known.
         losses: how often Redis has lost it.
@@ -48,6 +49,7 @@ class Awaited:
     ends: float
     outcome: asyncio.Future[JobResult]
     callers: int = 0
+    asking: int = 0
     sent: bool = False
     rung: bool = False
     losses: int = 0
@@ -115,11 +117,26 @@ class RedisBell:
             # When nobody asks for an error any more, that is no reason for a warning.
             outcome.add_done_callback(lambda future: future.cancelled() or future.exception())
             # Callers that have not yet asked for the outcome will ask for this one.
-            callers = 0 if known is None else known.callers
+            callers = 0 if known is None else known.callers - known.asking
             known = self._awaited[job_id] = Awaited(job_id, job, ends, outcome, callers)
         known.callers += 1
         known.ends = max(known.ends, ends)
         return known
+
+    async def wait(self, awaited: Awaited) -> JobResult:
+        """The outcome, for one caller, who then has left; when interrupted, `leave` is to follow.
+
+        Raises:
+            RewardError: the job failed.
+        """
+        awaited.asking += 1
+        try:
+            # One caller that is interrupted must not take the outcome from the others.
+            await asyncio.wait([awaited.outcome])
+        finally:
+            awaited.asking -= 1
+        self.leave(awaited)
+        return awaited.outcome.result()
 
     def leave(self, awaited: Awaited) -> bool:
         """A caller no longer waits; whether it was the last."""

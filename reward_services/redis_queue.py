@@ -5,7 +5,6 @@ be repeated. What a process that died leaves behind ends by itself: leases lapse
 room that was reserved is given back.
 """
 
-import asyncio
 import contextlib
 import random
 import time
@@ -28,6 +27,7 @@ from reward_services.redis_results import decode_state
 from reward_services.redis_scripts import GRACE_S, RedisScripts, milliseconds
 from shared.errors import (
     BrokerUnavailable,
+    DeadlineExceeded,
     Draining,
     NotFound,
     RewardError,
@@ -100,18 +100,12 @@ class RedisQueue(RedisLeases):
 
     async def result(self, job_id: str) -> JobResult:
         """See `JobQueue.result`."""
-        awaited = self._bell.get(job_id) or await self._expect_other(job_id)
-        try:
-            # Shielded: one caller that leaves must not take the result from the others.
-            return await asyncio.shield(awaited.outcome)
-        finally:
-            if awaited.outcome.done():
-                self._bell.leave(awaited)
+        return await self._bell.wait(self._bell.get(job_id) or await self._expect_other(job_id))
 
     async def state(self, job_id: str) -> JobState | None:
         """See `JobQueue.state`."""
         awaited = self._bell.get(job_id)
-        if awaited is not None and awaited.outcome.done() and not awaited.outcome.cancelled():
+        if awaited is not None and awaited.outcome.done():
             error = awaited.outcome.exception()
             if error is None:
                 return JobState("finished", result=awaited.outcome.result())
@@ -128,7 +122,7 @@ class RedisQueue(RedisLeases):
             await self._scripts.run("cancel", job_id, "", 0)
         elif self._bell.leave(awaited) and not awaited.outcome.done():
             size = 0 if awaited.job is None else len(awaited.job.items)
-            awaited.outcome.cancel()
+            awaited.finish(DeadlineExceeded("nobody waits for this job any more"))
             if await self._scripts.run("cancel", job_id, self._bell.name, size):
                 await self._blobs.drop(job_id, size)
 

@@ -116,6 +116,20 @@ async def test_a_cancelled_waiter_does_not_take_the_result_from_others(opened: O
         assert await second == at.result()
 
 
+async def test_a_caller_interrupted_as_the_job_ends_leaves_once(opened: Opened) -> None:
+    async with opened() as at:
+        await at.put(at.job("a"), at.job("a"))
+        first = asyncio.create_task(at.queue.result("a"))
+        await asyncio.sleep(0.01)
+        (lease,) = await at.take()
+        await at.queue.done(lease, at.result())
+        second = asyncio.create_task(at.queue.result("a"))
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        await at.queue.cancel("a")
+        assert await second == at.result()
+
+
 async def test_the_same_id_joins_the_first_job(opened: Opened) -> None:
     async with opened() as at:
         await at.put(at.job("a", 2, keep=True), at.job("a", 2, keep=True))

@@ -119,6 +119,22 @@ async def test_an_outcome_nobody_waits_for_is_not_kept(bench: Bench) -> None:
     await until(gone)
 
 
+async def test_callers_that_are_told_already_do_not_ask_again(bench: Bench) -> None:
+    first = bench.bell.expect("a", 10, JOB)
+    told = asyncio.create_task(bench.bell.wait(first))
+    await asyncio.sleep(0)
+    first.finish(InvalidRequest("no"))
+    second = bench.bell.expect("a", 10, JOB)
+    assert second.callers == 1
+    with pytest.raises(InvalidRequest):
+        await told
+    assert bench.bell.all() == [second]
+    second.finish(InvalidRequest("no"))
+    with pytest.raises(InvalidRequest):
+        await bench.bell.wait(second)
+    assert bench.bell.all() == []
+
+
 async def test_callers_of_one_job_share_its_outcome(bench: Bench) -> None:
     first = bench.bell.expect("a", 10, JOB)
     assert bench.bell.expect("a", 20, JOB) is first
