@@ -85,9 +85,10 @@ class RedisBlobs:
             return
         ends = milliseconds(ttl_s)
         with broker_errors():
-            async with asyncio.TaskGroup() as group:
-                for part in (index, "words"):
-                    group.create_task(self._copy(job_id, part, letter_name(letter_id), ends))
+            for part in (index, "words"):
+                to = self._key(letter_name(letter_id), part)
+                await self._client.copy(self._key(job_id, part), to, replace=True)
+                await self._client.pexpire(to, ends)
 
     async def drop_letter(self, letter_id: str, index: int) -> None:
         """See `Blobs.drop_letter`."""
@@ -99,10 +100,6 @@ class RedisBlobs:
 
     def _key(self, job_id: str, part: str | int) -> str:
         return f"{self._prefix}{job_id}:{part}"
-
-    async def _copy(self, job_id: str, part: str | int, to: str, ends: int) -> None:
-        await self._client.copy(self._key(job_id, part), self._key(to, part), replace=True)
-        await self._client.pexpire(self._key(to, part), ends)
 
     async def _unlink(self, job_id: str, *parts: str | int) -> None:
         with broker_errors():

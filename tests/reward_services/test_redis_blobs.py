@@ -11,6 +11,7 @@ from reward_services import redis_blobs
 from reward_services.redis_blobs import RedisBlobs
 from reward_services.redis_connection import RedisConnection
 from reward_services.scorer import ScoreItem
+from shared.errors import BrokerUnavailable
 from tests.conftest import RedisServer
 
 PREFIX = "rw:{blobs}:"
@@ -97,3 +98,17 @@ async def test_the_picture_of_a_dead_letter_outlives_its_job(
         assert all(500 < raw.ttl(key) <= 600 for key in raw.scan_iter())
         await blobs.drop_letter("5-0", 1)
         assert list(raw.scan_iter()) == []
+
+
+async def test_a_store_that_is_away(blobs: RedisBlobs, own_redis: RedisServer) -> None:
+    own_redis.kill()
+    for call in (
+        blobs.put("a", items(2), 60),
+        blobs.get("a", 0, 2),
+        blobs.words("a"),
+        blobs.drop("a", 2),
+        blobs.bury("a", 1, "5-0", 600),
+        blobs.drop_letter("5-0", 1),
+    ):
+        with pytest.raises(BrokerUnavailable):
+            await call
