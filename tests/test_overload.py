@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import httpx
 import numpy as np
@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from shared.client import RewardClient
 from shared.wire import encode_batch
-
-if TYPE_CHECKING:
-    from tests.conftest import ServiceProcess
+from tests.conftest import RedisServer, ServiceProcess
+from tests.deployment import Deployment
 
 REWARD = "slow_reward:Slow"
 SOURCE = """
@@ -49,15 +48,32 @@ MOST_MEGABYTES = 2 * IN_FLIGHT // OVERLOAD * BODY_BYTES // 2**20
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def small_service(start_service: "Callable[..., ServiceProcess]") -> "ServiceProcess":
-    """Takes few pictures at a time, and few bytes: a quarter of what the tests send at once."""
-    return start_service(
-        REWARD,
-        SOURCE,
-        REWARD_QUEUE_ITEMS=str(QUEUE_ITEMS),
-        REWARD_MAX_INFLIGHT_BYTES=str(IN_FLIGHT // OVERLOAD * (BODY_BYTES + 4096)),
-    )
+class Small(NamedTuple):
+    """A service that takes few pictures at a time, and few bytes: a quarter of what is sent."""
+
+    url: str
+    pid: int
+
+
+@pytest.fixture(scope="module", params=["memory", "redis"])
+def small_service(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Small]:
+    settings = {
+        "queue_items": QUEUE_ITEMS,
+        "max_inflight_bytes": IN_FLIGHT // OVERLOAD * (BODY_BYTES + 4096),
+    }
+    if request.param == "memory":
+        start: Callable[..., ServiceProcess] = request.getfixturevalue("start_service")
+        given = {f"REWARD_{name.upper()}": str(value) for name, value in settings.items()}
+        running = start(REWARD, SOURCE, **given)
+        yield Small(running.url, running.pid)
+        return
+    redis: RedisServer = request.getfixturevalue("redis_server")
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "slow_reward.py").write_text(SOURCE)
+    with Deployment(folder, REWARD, "slow", 2, broker_url=redis.url, **settings) as deployment:
+        yield Small(deployment.url, deployment.api.pid)
 
 
 def numbered(number: int) -> NDArray[np.uint8]:
@@ -81,7 +97,7 @@ def most_megabytes(pid: int) -> int:
 class Load:
     """Requests with known scores, and what became of them."""
 
-    def __init__(self, service: "ServiceProcess") -> None:
+    def __init__(self, service: Small) -> None:
         headers = {"Content-Type": "application/vnd.safetensors"}
         self._http = httpx.AsyncClient(base_url=service.url, headers=headers, timeout=60)
         self.statuses: Counter[int] = Counter()
@@ -106,9 +122,7 @@ class Load:
         await self._http.aclose()
 
 
-async def test_it_answers_what_it_accepts_and_refuses_the_rest(
-    small_service: "ServiceProcess",
-) -> None:
+async def test_it_answers_what_it_accepts_and_refuses_the_rest(small_service: Small) -> None:
     async with Load(small_service) as load:
         before = most_megabytes(small_service.pid)
         numbers = iter(range(IN_FLIGHT * ROUNDS))
@@ -120,11 +134,11 @@ async def test_it_answers_what_it_accepts_and_refuses_the_rest(
     assert most_megabytes(small_service.pid) - before < MOST_MEGABYTES
 
 
-async def test_who_waits_as_told_gets_all_of_its_scores(small_service: "ServiceProcess") -> None:
+async def test_who_waits_as_told_gets_all_of_its_scores(small_service: Small) -> None:
     """Beside clients that never wait."""
     async with Load(small_service) as load, RewardClient(small_service.url) as client:
         rude = [asyncio.create_task(load.send(itertools.count())) for _ in range(IN_FLIGHT)]
-        for number in range(ROUNDS):
+        for number in range(ROUNDS // 2):
             response = await client.score(numbered(number), [""] * PER_REQUEST)
             assert [one.score for one in response.results] == expected(number)
         for task in rude:
@@ -134,7 +148,7 @@ async def test_who_waits_as_told_gets_all_of_its_scores(small_service: "ServiceP
     assert set(load.statuses) == {200, 429}
 
 
-async def test_afterwards_nothing_is_held(small_service: "ServiceProcess") -> None:
+async def test_afterwards_nothing_is_held(small_service: Small) -> None:
     async with Load(small_service), httpx.AsyncClient(base_url=small_service.url) as http:
         metrics = (await http.get("/metrics")).text
     assert 'reward_inflight_items{service="slow"} 0.0' in metrics
