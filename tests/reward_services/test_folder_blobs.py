@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from reward_services import folder_blobs
+from reward_services.blobs import pixels
 from reward_services.folder_blobs import FolderBlobs
 from reward_services.scorer import ScoreItem
 from shared.errors import BrokerUnavailable
@@ -39,12 +40,22 @@ def assert_same(got: list[ScoreItem] | None, expected: list[ScoreItem]) -> None:
         assert (one.prompt, one.metadata) == (other.prompt, other.metadata)
 
 
+@pytest.fixture(params=[0, 100, 10**9], ids=["two files each", "two files", "one file"])
+def split(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From how many bytes on a job is two files."""
+    monkeypatch.setattr(folder_blobs, "SPLIT_BYTES", request.param)
+
+
+@pytest.mark.usefixtures("split")
 @pytest.mark.parametrize("job_id", ["a", "a/../b", "ä ü", "x" * 120])
 async def test_what_is_written_is_read(blobs: FolderBlobs, job_id: str) -> None:
     await blobs.put(job_id, items(5), 60)
     await blobs.put("other", items(1), 60)
     assert_same(await blobs.get(job_id, 0, 5), items(5))
-    assert_same(await blobs.get(job_id, 2, 2), items(5)[2:4])
+    for first in range(5):
+        for size in range(1, 6 - first):
+            got = await blobs.get(job_id, first, size)
+            assert_same(got, items(5)[first : first + size])
     words = await blobs.words(job_id)
     assert words is not None
     assert words.prompts == [item.prompt for item in items(5)]
@@ -52,6 +63,17 @@ async def test_what_is_written_is_read(blobs: FolderBlobs, job_id: str) -> None:
     assert await blobs.words("unknown") is None
 
 
+async def test_half_a_job_is_none(blobs: FolderBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_blobs, "SPLIT_BYTES", 100)
+    await blobs.put("a", items(5), 60)
+    first, second = files(blobs)
+    assert second.name == f"{first.name}+2"
+    second.unlink()
+    assert await blobs.get("a", 0, 5) is None
+    assert_same(await blobs.get("a", 0, 1), items(5)[:1])
+
+
+@pytest.mark.usefixtures("split")
 async def test_pictures_that_were_read_stay_after_their_file(blobs: FolderBlobs) -> None:
     await blobs.put("a", items(2), 60)
     read = await blobs.get("a", 0, 2)
@@ -100,18 +122,22 @@ async def test_a_file_that_was_never_finished_is_swept(
     assert not torn.exists()
 
 
+@pytest.mark.usefixtures("split")
+@pytest.mark.parametrize("good", [0, 1, 4])
 async def test_a_failed_write_leaves_nothing(
-    blobs: FolderBlobs, monkeypatch: pytest.MonkeyPatch
+    blobs: FolderBlobs, monkeypatch: pytest.MonkeyPatch, good: int
 ) -> None:
-    await blobs.put("a", items(1), 60)
+    await blobs.put("a", items(5), 60)
     before = files(blobs)
 
-    def full(_: ScoreItem) -> memoryview:
+    def full(item: ScoreItem) -> memoryview:
+        if item.metadata["n"] < good:
+            return pixels(item)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(folder_blobs, "pixels", full)
     with pytest.raises(BrokerUnavailable, match="No space left"):
-        await blobs.put("b", items(1), 60)
+        await blobs.put("b", items(5), 60)
     assert files(blobs) == before
 
 
