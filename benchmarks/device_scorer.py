@@ -4,7 +4,7 @@
 time, and two in flight, as a trainer has that samples on while earlier pictures are scored. API and
 worker in one process, and two processes with Redis between them.
 
-    python -m benchmarks.device_scorer [--rounds 5] [--side 512] [--items 64]
+    python -m benchmarks.device_scorer [--rounds 2] [--side 512] [--items 64]
 """
 
 import argparse
@@ -25,7 +25,7 @@ GOALS = {
     "memory://, two in flight": 0.95,
     "Redis, two in flight": 0.95,
 }
-REQUESTS = 4
+REQUESTS = 8
 """Per round and way."""
 REWARD = "benchmarks.measuring.scorers:device"
 
@@ -61,7 +61,7 @@ async def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A scorer on a device, over HTTP and in process.")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--items", type=int, default=64)
     options = parser.parse_args()
