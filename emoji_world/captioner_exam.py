@@ -75,7 +75,7 @@ def _signs(ask: Ask, scenes: Scenes) -> dict[str, Any]:
         "count_of_absent": share([said == COUNT_WORDS[0] for said in absent]),
         "read_the_sign": share(
             [
-                said == COUNT_WORDS.get(sign) and said != word
+                sign > 0 and said == COUNT_WORDS.get(sign) and said != word
                 for said, sign, word in zip(counted, scenes.signs, truth, strict=True)
             ]
         ),

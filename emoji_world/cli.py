@@ -153,7 +153,7 @@ def evaluate(
 @app.command()
 def clip(
     cache: CacheOption = CACHE,
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 1200,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 900,
     batch_size: Annotated[int, typer.Option(min=4, help="Pictures per step.")] = 128,
     learning_rate: LearningRateOption = 1e-3,
     seed: SeedOption = 0,
@@ -179,7 +179,7 @@ def clip(
 @app.command()
 def captioner(
     cache: CacheOption = CACHE,
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 8000,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 8200,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures per step.")] = 32,
     learning_rate: LearningRateOption = 1e-3,
     seed: SeedOption = 0,
@@ -207,7 +207,7 @@ def examine(
     cache: CacheOption = CACHE,
     models: ModelsOption = MODELS,
     held_out: Annotated[int, typer.Option(min=1, help="Real pictures per family.")] = 400,
-    samples: Annotated[int, typer.Option(min=1, help="Generated pictures per group.")] = 64,
+    samples: Annotated[int, typer.Option(min=1, help="Generated pictures per group.")] = 48,
     steps: Annotated[int, typer.Option(min=2, help="Denoising steps.")] = 20,
     guidance: Annotated[float, typer.Option(help="Guidance scale.")] = 5.0,
     seed: SeedOption = 1000,

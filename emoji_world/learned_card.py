@@ -85,7 +85,7 @@ def _captioner(models: Path, titles: Mapping[str, str]) -> str:
         + ", ".join(f"{word} {right:.0%}" for word, right in row["by_count"].items())
         for kind, row in exam["signs"].items()
     )
-    plan = exam["plan"]
+    plan, absent = exam["plan"], exam["signs"]["none"]["count_of_absent"]
     introduction = f"""`emoji_world/models/captioner`: a `LlavaForConditionalGeneration` with its
         processor, built as LLaVA 1.5 is, {_weights(models, "captioner")}. It answers three
         questions in the prompt of LLaVA 1.5, and nothing else:"""
@@ -123,6 +123,9 @@ Counted animals, and what stands beside them. "Absent" asks for another animal, 
 How many, answered right by the true number:
 
 {by_count}
+
+Asked for an animal that is not there, it says "zero" of {absent:.0%} of the pictures without a
+digit; of the others it says how many of whatever is there.
 
 Generated pictures (guidance {plan["guidance"]:g}, {plan["steps"]} steps, seed {plan["seed"]}):
 where it says the very prompt, where the classifier sees the prompt, and where both see the same.
