@@ -178,11 +178,11 @@ class RewardService:
             raise self._unusable(error) from error
 
     def _submit(self, images: Images, prompts: list[str], key: str) -> Future[ScoreResponse]:
-        away_s = 0.0 if self._away_since is None else time.monotonic() - self._away_since
-        left_s = max(_POLL_S, self._max_outage_s - away_s)
-        return self._client.submit(
-            images, prompts, idempotency_key=key, deadline_s=min(self._deadline_s, left_s)
-        )
+        deadline_s = self._deadline_s  # a slow answer of a service that is there is no outage
+        if self._away_since is not None:
+            left_s = self._max_outage_s - (time.monotonic() - self._away_since)
+            deadline_s = min(deadline_s, max(_POLL_S, left_s))
+        return self._client.submit(images, prompts, idempotency_key=key, deadline_s=deadline_s)
 
     def _wait_out(
         self, request: Request, error: ServiceUnavailable, check: Callable[[], None]
