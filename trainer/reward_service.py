@@ -140,6 +140,7 @@ class RewardService:
         while True:
             while not wait([request.future], timeout=_POLL_S).done:
                 check()
+                self._watch(request)
             try:
                 response = request.future.result()
             except ServiceUnavailable as error:
@@ -178,33 +179,54 @@ class RewardService:
             raise self._unusable(error) from error
 
     def _submit(self, images: Images, prompts: list[str], key: str) -> Future[ScoreResponse]:
-        deadline_s = self._deadline_s  # a slow answer of a service that is there is no outage
-        if self._away_since is not None:
-            left_s = self._max_outage_s - (time.monotonic() - self._away_since)
-            deadline_s = min(deadline_s, max(_POLL_S, left_s))
-        return self._client.submit(images, prompts, idempotency_key=key, deadline_s=deadline_s)
+        return self._client.submit(
+            images, prompts, idempotency_key=key, deadline_s=self._deadline_s
+        )
+
+    def _watch(self, request: Request) -> None:
+        """Notice an outage while the client tries again; a slow answer is none."""
+        away = self._client.away
+        if len(away) < len(self._client.urls):
+            return
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+        try:
+            self._outage_left_s("; ".join(away.values()))
+        except Outage:
+            request.future.cancel()
+            raise
+
+    def _outage_left_s(self, reason: str) -> float:
+        """How long the outage that goes on since `_away_since` may still last.
+
+        Raises:
+            Outage: it has lasted too long.
+        """
+        assert self._away_since is not None
+        now = time.monotonic()
+        away_s = now - self._away_since
+        if away_s >= self._max_outage_s:
+            raise Outage(
+                f"the reward service {self.name} has been away for {away_s:.0f} s ({reason}), "
+                f"longer than scoring.max_outage_s = {self._max_outage_s:g}"
+            )
+        left_s = self._max_outage_s - away_s
+        if now - self._notified_at > _NOTIFY_EVERY_S:
+            self._notified_at = now
+            self._notify(
+                f"the reward service {self.name} is away ({reason}); waiting, {left_s:.0f} s left"
+            )
+        return left_s
 
     def _wait_out(
         self, request: Request, error: ServiceUnavailable, check: Callable[[], None]
     ) -> None:
         """Send a request again, or give up when the service has been away for too long."""
-        now = time.monotonic()
-        if self._away_since is None:
+        if self._away_since is None:  # it hung, or was busy, for as long as the request lived
             self._away_since = max(request.sent_at, self._last_answer)
-        away_s = now - self._away_since
-        if away_s >= self._max_outage_s:
-            raise Outage(
-                f"the reward service {self.name} has been away for {away_s:.0f} s ({error}), "
-                f"longer than scoring.max_outage_s = {self._max_outage_s:g}"
-            ) from error
-        if now - self._notified_at > _NOTIFY_EVERY_S:
-            self._notified_at = now
-            self._notify(
-                f"the reward service {self.name} is away ({error}); waiting, "
-                f"{self._max_outage_s - away_s:.0f} s left"
-            )
+        left_s = self._outage_left_s(str(error))
         # The client has waited between its own tries; this bounds a service that fails at once.
-        resume_at = now + min(error.retry_after or 1.0, self._max_outage_s - away_s)
+        resume_at = time.monotonic() + min(error.retry_after or 1.0, left_s)
         while time.monotonic() < resume_at:
             check()
             time.sleep(_POLL_S)
