@@ -27,10 +27,10 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from trainer.pipeline import PACKAGES
 from trainer.policy import Policy
 from trainer.sampling import noise_seed, sample, trajectory_noise
 from trainer.sections import ModelSection, TrainingSection
+from trainer.shipped_files import PACKAGES
 from trainer.update import PairScorer, make_optimizer, update_epoch
 
 TOKENIZER = PACKAGES / "tests/golden/micro_sd/tokenizer"

@@ -34,6 +34,14 @@ def train(
             help="The reward and the address of its service; several replicas with commas.",
         ),
     ] = None,
+    monitor: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=URL[,URL…]",
+            help="A reward that judges the evaluation pictures and is never trained on; may be "
+            "repeated.",
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -49,7 +57,8 @@ def train(
 ) -> None:
     """Train a model against a reward service."""
     overrides = [*(set_ or []), *([f"run.name={name}"] if name else [])]
-    config = load_config(recipe, overrides, _rewards(reward or []))
+    rewards, monitors = _services("reward", reward or []), _services("monitor", monitor or [])
+    config = load_config(recipe, overrides, rewards, monitors)
     _ = config.reward  # a missing reward is told before torch is imported
 
     from trainer.loop import train as run_training
@@ -122,7 +131,7 @@ def report(
     typer.echo(write_report(RunFolder(run)))
 
 
-def _rewards(options: Sequence[str]) -> dict[str, str]:
+def _services(kind: str, options: Sequence[str]) -> dict[str, str]:
     """`name=url` options as a table; a URL may be several with commas.
 
     Raises:
@@ -133,11 +142,11 @@ def _rewards(options: Sequence[str]) -> dict[str, str]:
         name, equals, url = (part.strip() for part in option.partition("="))
         if not equals or not name or not url:
             raise ConfigError(
-                f"--reward {option!r} is not of the form NAME=URL, for example "
+                f"--{kind} {option!r} is not of the form NAME=URL, for example "
                 "jpeg_compressibility=http://localhost:8001"
             )
         if name in rewards:
-            raise ConfigError(f"--reward {name} is given twice; keep one")
+            raise ConfigError(f"--{kind} {name} is given twice; keep one")
         rewards[name] = url
     return rewards
 

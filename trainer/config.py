@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError, field_validator
+from pydantic import ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -70,6 +70,8 @@ class Config(BaseSettings):
     """How rewards are normalised."""
     rewards: dict[str, RewardSection] = {}
     """Reward name → its service."""
+    monitors: dict[str, RewardSection] = {}
+    """Name → service of a reward that judges the evaluation pictures and is never trained on."""
     scoring: ScoringSection = ScoringSection()
     """How rewards are asked for, and what happens when one does not come."""
     evaluation: EvaluationSection = EvaluationSection()
@@ -88,6 +90,15 @@ class Config(BaseSettings):
                 "a run trains on one: keep one"
             )
         return rewards
+
+    @model_validator(mode="after")
+    def _one_name_one_service(self) -> "Config":
+        for name in self.rewards.keys() & self.monitors.keys():
+            raise ValueError(
+                f"{name} is both a reward and a monitor: a reward is recorded anyway, so leave the "
+                "monitor out"
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -130,6 +141,11 @@ class Config(BaseSettings):
             "for example --reward jpeg_compressibility=http://localhost:8001"
         )
 
+    @property
+    def evaluation_source(self) -> str:
+        """Where the evaluation prompts come from."""
+        return self.evaluation.prompts or self.prompts.source
+
     def flat(self) -> dict[str, Any]:
         """`section.key` → JSON value, unset (None) ones included."""
         return flatten(self.model_dump(mode="json"))
@@ -152,6 +168,7 @@ def load_config(
     recipe: str | Path | None = None,
     overrides: Iterable[str] = (),
     rewards: Mapping[str, str] | None = None,
+    monitors: Mapping[str, str] | None = None,
 ) -> Config:
     """The configuration of a run from all its sources, with its sizes checked.
 
@@ -161,6 +178,7 @@ def load_config(
             TOML: `training.betas=[0.9, 0.99]`.
         rewards: reward name → URL, or several with commas; replaces every reward of the other
             sources, but keeps the other settings of a reward of that name.
+        monitors: the same for rewards that are recorded and never trained on.
 
     Raises:
         ConfigError: one line that names the setting and what to change.
@@ -169,19 +187,24 @@ def load_config(
     merge(values, _environment())
     for override in overrides:
         merge(values, parse_override(override))
-    if rewards:
-        known = values.get("rewards", {})
-        tables = {name: known.get(name) for name in rewards} if isinstance(known, dict) else {}
-        values["rewards"] = {
-            name: (table if isinstance(table := tables.get(name), dict) else {}) | {"urls": urls}
-            for name, urls in rewards.items()
-        }
+    for section, given in (("rewards", rewards), ("monitors", monitors)):
+        if given:
+            values[section] = _with_urls(values.get(section), given)
     try:
         config = Config(**values)
     except ValidationError as error:
         raise ConfigError(_describe(error)) from None
     config.sizes  # noqa: B018  (computing them is the check)
     return config
+
+
+def _with_urls(known: object, given: Mapping[str, str]) -> dict[str, Any]:
+    """The table of a section of services, with the URLs of the command line."""
+    tables = known if isinstance(known, dict) else {}
+    return {
+        name: (table if isinstance(table := tables.get(name), dict) else {}) | {"urls": urls}
+        for name, urls in given.items()
+    }
 
 
 def recipe_names() -> list[str]:

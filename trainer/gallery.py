@@ -3,7 +3,7 @@
 evaluation/epoch-00000/
     scores.json       prompts, scores, mean and 95 % interval (`Evaluation`); written last
     000.png, …        the pictures, lossless, in the order of the prompts
-evaluation/grid.png   same-seed pairs: before | after
+evaluation/grid.png   the same prompt and noise side by side: before | halfway | after
 """
 
 import math
@@ -24,13 +24,10 @@ _Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 _CELL, _GAP, _CAPTION, _COLUMNS = 128, 24, 40, 4
 
 
-class Evaluation(BaseModel):
-    """What the fixed evaluation seeds gave at one point of a run.
+class Measured(BaseModel):
+    """What one reward says of the N evaluation pictures.
 
     Attributes:
-        epoch: epochs trained before it; 0 is the model as it was loaded.
-        reward: name of the reward.
-        prompts: N prompts.
         scores: N rewards; None where a picture could not be scored.
         mean: over the scored pictures.
         ci95: ends of the 95 % interval of the mean (normal approximation).
@@ -38,12 +35,29 @@ class Evaluation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epoch: int
-    reward: str
-    prompts: list[str]
     scores: list[float | None]
     mean: float
     ci95: tuple[float, float]
+
+
+class Evaluation(Measured):
+    """What the fixed evaluation seeds gave at one point of a run.
+
+    Attributes:
+        epoch: epochs trained before it; 0 is the model as it was loaded.
+        reward: name of the reward, which `scores`, `mean` and `ci95` are of.
+        prompts: N prompts.
+        monitors: name of each reward that is not trained on, and what it says.
+    """
+
+    epoch: int
+    reward: str
+    prompts: list[str]
+    monitors: dict[str, Measured] = {}
+
+
+Shots = Sequence[tuple[Evaluation, list[Path]]]
+"""Evaluations with the paths of their pictures, oldest first."""
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -90,18 +104,22 @@ def shown(prompts: Sequence[str], limit: int) -> list[int]:
     return sorted(first.values())[:limit]
 
 
-def write_grid(
-    path: Path, prompts: Sequence[str], before: Sequence[Path], after: Sequence[Path]
-) -> None:
-    """One PNG of same-seed pairs, before on the left and after on the right, with the prompts.
+def milestones(shots: Shots) -> Shots:
+    """First and last of one or more evaluations, and the one halfway when there are others."""
+    middle = shots[len(shots) // 2 : len(shots) // 2 + 1] if len(shots) > 2 else []
+    return [shots[0], *middle, shots[-1]] if len(shots) > 1 else list(shots)
+
+
+def write_grid(path: Path, prompts: Sequence[str], moments: Sequence[Sequence[Path]]) -> None:
+    """One PNG of pictures of the same prompt and noise side by side, with the prompts.
 
     Args:
         path: the file to write.
         prompts: N prompts.
-        before, after: N pictures each.
+        moments: N pictures for each moment of training, from left to right.
     """
     rows = shown(prompts, 24)
-    pitch = 2 * _CELL + _GAP
+    pitch = len(moments) * (_CELL + 2) - 2 + _GAP
     lines = -(-len(rows) // _COLUMNS)
     size = (min(len(rows), _COLUMNS) * pitch + _GAP, lines * (_CELL + _CAPTION) + _GAP)
     sheet = Image.new("RGB", size, "white")
@@ -110,9 +128,10 @@ def write_grid(
     for place, row in enumerate(rows):
         left = _GAP + (place % _COLUMNS) * pitch
         top = _GAP + (place // _COLUMNS) * (_CELL + _CAPTION)
-        for x, picture in ((left, before[row]), (left + _CELL + 2, after[row])):
-            with Image.open(picture) as image:
-                sheet.paste(image.resize((_CELL, _CELL), Image.Resampling.LANCZOS), (x, top))
+        for moment, pictures in enumerate(moments):
+            with Image.open(pictures[row]) as image:
+                cell = image.resize((_CELL, _CELL), Image.Resampling.LANCZOS)
+            sheet.paste(cell, (left + moment * (_CELL + 2), top))
         draw.text((left, top + _CELL + 5), prompts[row], fill="black", font=font)
     sheet.save(path)
 

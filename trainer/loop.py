@@ -170,17 +170,19 @@ def _evaluate(run: Run) -> Evaluation:
             run.policy,
             run.tables,
             run.services,
+            run.monitors,
             run.config,
             run.epoch,
             phase.advance,
             run.interrupts.check,
         )
     gallery.save(run.folder.evaluation, evaluation, pictures)
-    low, high = evaluation.ci95
-    run.terminal.say(
-        f"evaluation after epoch {run.epoch}: {evaluation.reward} {evaluation.mean:.4g} "
-        f"(95 % interval {low:.4g} to {high:.4g}, {len(pictures)} pictures)"
-    )
+    for name, measured in {evaluation.reward: evaluation, **evaluation.monitors}.items():
+        low, high = measured.ci95
+        run.terminal.say(
+            f"evaluation after epoch {run.epoch}: {name} {measured.mean:.4g} "
+            f"(95 % interval {low:.4g} to {high:.4g}, {len(pictures)} pictures)"
+        )
     return evaluation
 
 
@@ -220,10 +222,11 @@ def _record(
 
 def _announce(run: Run) -> None:
     config = run.config
-    for name, identity in run.services.identities.items():
-        run.terminal.say(
-            f"reward {name}: version {identity.version}, {identity.units}, {identity.direction}"
-        )
+    for kind, services in (("reward", run.services), ("monitor", run.monitors)):
+        for name, identity in services.identities.items():
+            run.terminal.say(
+                f"{kind} {name}: version {identity.version}, {identity.units}, {identity.direction}"
+            )
     trained = sum(parameter.numel() for parameter in run.policy.trainable_parameters())
     run.terminal.say(
         f"training {trained:,} parameters ({config.model.train}) on {run.policy.device}"
@@ -250,15 +253,16 @@ def _finish(run: Run) -> None:
     """Evaluate for the last time, then write the weights and what there is to tell."""
     with run.saved_when_stopped(run.moment()):
         _evaluate(run)
-    first, last = (gallery.load(run.folder.evaluation, epoch) for epoch in (0, run.epoch))
-    if first is None or last is None:
+    shots = gallery.load_all(run.folder.evaluation)
+    if not shots or shots[0][0].epoch != 0:
         raise RunStopped(
             f"the evaluation before training is missing from {run.folder.evaluation}; put it "
             "back, or start a new run"
         )
-    (before, old), (after, new) = first, last
+    before, after = shots[0][0], shots[-1][0]
     weights = run.policy.save_trained(run.folder.path)
-    gallery.write_grid(run.folder.evaluation / "grid.png", before.prompts, old, new)
+    pictures = [paths for _, paths in gallery.milestones(shots)]
+    gallery.write_grid(run.folder.evaluation / "grid.png", before.prompts, pictures)
     write_summary(run, before, after)
     report = write_report(run.folder)
     run.terminal.say(

@@ -12,13 +12,12 @@ from huggingface_hub.errors import HfHubHTTPError
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-import trainer
 from trainer.sections import ModelSection
+from trainer.shipped_files import find
 from trainer.stops import ModelError
 
 MODEL_INDEX = "model_index.json"
 PIPELINE_CLASS = "StableDiffusionPipeline"
-PACKAGES = Path(trainer.__file__).parent.parent
 
 
 # Pickled weights could run code, so only safetensors are read.
@@ -84,9 +83,9 @@ def _locate(path: str) -> str:
     Raises:
         ModelError: neither an existing folder nor of the form of a hub id.
     """
-    for folder in (Path(path).expanduser(), PACKAGES / path):
-        if folder.exists():
-            return str(folder)
+    folder = find(path)
+    if folder is not None:
+        return str(folder)
     # A hub id is OWNER/NAME; anything else can only have been meant as a folder.
     if path.startswith((".", "/", "~")) or path.count("/") != 1:
         raise ModelError(

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Callable, Mapping
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import inflect
 import numpy as np
 
+from trainer.shipped_files import find
 from trainer.stops import ConfigError
 
 ACTIVITIES = ("riding a motorcycle", "playing chess", "washing dishes")
@@ -43,27 +43,32 @@ PROMPT_SETS: Mapping[str, Callable[[], tuple[str, ...]]] = {
 """Name → its prompts. The `paper_` sets are worded as in the published code."""
 
 
-def load_prompts(source: str) -> tuple[str, ...]:
+def load_prompts(source: str, setting: str = "prompts.source") -> tuple[str, ...]:
     """The prompts of a named set, or the non-empty lines of a text file.
+
+    Args:
+        source: name of a set, or path of a file. A relative path is looked for in the working
+            directory, then beside the installed packages.
+        setting: what the error calls it.
 
     Raises:
         ConfigError: neither a set nor a readable text file, or a file without prompts.
     """
     if source in PROMPT_SETS:
         return PROMPT_SETS[source]()
-    path = Path(source)
-    if not path.is_file():
+    path = find(source)
+    if path is None or not path.is_file():
         raise ConfigError(
-            f"prompts.source {source!r} is neither a prompt set ({', '.join(PROMPT_SETS)}) "
+            f"{setting} {source!r} is neither a prompt set ({', '.join(PROMPT_SETS)}) "
             "nor a text file with one prompt per line"
         )
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise ConfigError(f"prompts.source {source!r} is not UTF-8 text: {error}") from None
+        raise ConfigError(f"{setting} {source!r} is not UTF-8 text: {error}") from None
     prompts = tuple(line.strip() for line in lines if line.strip())
     if not prompts:
-        raise ConfigError(f"prompts.source {source!r} holds no prompt: write one per line")
+        raise ConfigError(f"{setting} {source!r} holds no prompt: write one per line")
     return prompts
 
 

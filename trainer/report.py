@@ -3,7 +3,6 @@
 Reads only the files of the run folder, so it can be written again at any time (`ddpo report RUN`).
 """
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -12,14 +11,13 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from trainer.charts import Interval, curve_chart, number, small_chart
-from trainer.gallery import Evaluation, load_all, shown
+from trainer.charts import Interval, curve_chart, number, short, small_chart
+from trainer.gallery import Measured, Shots, load_all
+from trainer.report_pictures import comparison, strips
 from trainer.run_folder import RunFolder, write_whole
 from trainer.stops import RunStopped
 from trainer.tracking import METRICS, read_metrics
 
-_PAIRS = 24
-_STRIP_ROWS, _STRIP_COLUMNS = 6, 9
 _DIAGNOSTICS = ("approx_kl", "clip_fraction", "grad_norm", "loss", "reward_std")
 _PHASES = {
     "seconds_sampling": "sampling",
@@ -28,7 +26,6 @@ _PHASES = {
 }
 
 Records = Sequence[Mapping[str, Any]]
-Shots = Sequence[tuple[Evaluation, list[Path]]]
 
 
 def write_report(folder: RunFolder) -> Path:
@@ -53,8 +50,9 @@ def write_report(folder: RunFolder) -> Path:
         summary = json.loads(folder.summary.read_text(encoding="utf-8"))
     sections = [
         _curve(records, shots),
-        _pairs(shots, summary),
-        _strips(shots),
+        _monitors(records, shots),
+        comparison(shots, summary),
+        strips(shots),
         _time(records, summary),
         _diagnostics(records),
         _facts(summary, folder),
@@ -75,12 +73,7 @@ def _headline(folder: RunFolder, shots: Shots) -> str:
     if len(shots) < 2:
         return escape(folder.path.name)
     before, after = shots[0][0], shots[-1][0]
-    return escape(f"{after.reward}: {_short(before.mean)} → {_short(after.mean)}")
-
-
-def _short(value: float) -> str:
-    """Three significant digits, with a true minus sign."""
-    return f"{value:.3g}".replace("-", "−")
+    return escape(f"{after.reward}: {short(before.mean)} → {short(after.mean)}")
 
 
 def _change(shots: Shots) -> str:
@@ -103,7 +96,7 @@ def _subtitle(folder: RunFolder, records: Records, summary: Mapping[str, Any]) -
 def _tiles(records: Records, shots: Shots, summary: Mapping[str, Any]) -> str:
     tiles = []
     if len(shots) >= 2:
-        tiles.append(("lead", _change(shots), _intervals(shots)))
+        tiles.append(("lead", _change(shots), _intervals(shots[0][0], shots[-1][0])))
     queries = records[-1]["reward_queries"] if records else 0
     tiles.append(("", f"{queries:,}".replace(",", " "), "reward queries"))
     if "seconds" in summary:
@@ -120,14 +113,18 @@ def _tiles(records: Records, shots: Shots, summary: Mapping[str, Any]) -> str:
     )
 
 
-def _intervals(shots: Shots) -> str:
-    (before, _), (after, _) = shots[0], shots[-1]
-    texts = (" to ".join(_short(end) for end in shot.ci95) for shot in (before, after))
-    return "mean reward on the same seeds; 95 % intervals " + " and ".join(texts)
+def _intervals(before: Measured, after: Measured) -> str:
+    texts = (" to ".join(short(end) for end in shot.ci95) for shot in (before, after))
+    return "mean on the same seeds; 95 % intervals " + " and ".join(texts)
+
+
+def _queries(records: Records) -> dict[int, float]:
+    """Epoch → reward queries by its end."""
+    return {0: 0.0} | {r["epoch"]: float(r["reward_queries"]) for r in records}
 
 
 def _curve(records: Records, shots: Shots) -> str:
-    queries = {0: 0.0} | {r["epoch"]: float(r["reward_queries"]) for r in records}
+    queries = _queries(records)
     points = [
         Interval(queries[s.epoch], s.mean, *s.ci95, f"evaluation after epoch {s.epoch}")
         for s, _ in shots
@@ -149,47 +146,27 @@ def _curve(records: Records, shots: Shots) -> str:
     return f'<h2>The reward</h2><div class="card">{chart}{legend}</div>'
 
 
-def _pairs(shots: Shots, summary: Mapping[str, Any]) -> str:
-    if len(shots) < 2:
-        return ""
-    (before, old), (after, new) = shots[0], shots[-1]
-    sign = -1 if summary.get("reward", {}).get("direction") == "minimize" else 1
+def _monitors(records: Records, shots: Shots) -> str:
+    """What the rewards say that were not trained on."""
+    queries = _queries(records)
     cards = []
-    for row in shown(before.prompts, _PAIRS):
-        cards.append(
-            f'<figure class="card pair"><div class="two">{_image(old[row])}{_image(new[row])}</div>'
-            f"<figcaption>{escape(before.prompts[row])}"
-            f'<div class="scores">{_scores(before.scores[row], after.scores[row], sign)}</div>'
-            "</figcaption></figure>"
-        )
-    return (
-        "<h2>Before and after</h2><p class='soft'>The same prompt and the same noise: on the left "
-        "the model as it was, on the right as it is now. Training never used this noise."
-        f'</p><div class="pairs">{"".join(cards)}</div>'
-    )
-
-
-def _scores(before: float | None, after: float | None, sign: int) -> str:
-    if before is None or after is None:
-        return "<span>not scored</span>"
-    kind = "" if sign * (after - before) >= 0 else ' class="worse"'
-    return f"<span>{_short(before)}</span><b{kind}>{_short(after)}</b>"
-
-
-def _strips(shots: Shots) -> str:
-    """The same pictures over the course of training, when there were evaluations in between."""
-    if len(shots) < 3:
+    for name in shots[-1][0].monitors if shots else ():
+        watched = [
+            (queries[evaluation.epoch], evaluation.monitors[name])
+            for evaluation, _ in shots
+            if name in evaluation.monitors and evaluation.epoch in queries
+        ]
+        if len(watched) > 1:
+            (_, first), (_, last) = watched[0], watched[-1]
+            points = [Interval(x, each.mean, *each.ci95, name) for x, each in watched]
+            chart = curve_chart([], [], [], points, x_label="reward queries", y_label=name)
+            said = f"{short(first.mean)} → {short(last.mean)}; {_intervals(first, last)}"
+            cards.append(f'<div class="card"><h3>{escape(name)}</h3><p>{said}</p>{chart}</div>')
+    if not cards:
         return ""
-    step = max(1, -(-(len(shots) - 1) // (_STRIP_COLUMNS - 1)))
-    picked = [*shots[:-1:step], shots[-1]]
-    head = "".join(f"<th>epoch {shot.epoch}</th>" for shot, _ in picked)
-    rows = []
-    for row in shown(shots[0][0].prompts, _STRIP_ROWS):
-        cells = "".join(f"<td>{_image(pictures[row])}</td>" for _, pictures in picked)
-        rows.append(f'<tr><th class="row">{escape(shots[0][0].prompts[row])}</th>{cells}</tr>')
     return (
-        '<h2>Over the course of training</h2><div class="card strips strip"><table>'
-        f"<tr><th></th>{head}</tr>{''.join(rows)}</table></div>"
+        "<h2>Rewards that only watch</h2><p class='soft'>They judge the same pictures, and nothing "
+        f'was trained on them.</p><div class="diagnostics">{"".join(cards)}</div>'
     )
 
 
@@ -254,11 +231,6 @@ def _facts(summary: Mapping[str, Any], folder: RunFolder) -> str:
 
 def _plain(value: str | float) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _image(path: Path) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f'<img alt="" src="data:image/png;base64,{data}">'
 
 
 def _compact(count: int) -> str:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -21,6 +21,7 @@ from trainer.prompts import PromptSampler, load_prompts
 from trainer.reward_service import RewardSource
 from trainer.rewards import RewardServices
 from trainer.run_folder import RunFolder
+from trainer.sections import RewardSection
 from trainer.stops import ConfigError, RunStopped
 from trainer.terminal import Terminal
 from trainer.tracking import MetricsLog
@@ -31,6 +32,7 @@ _FREE = (
     "run.dir:",
     "run.name:",
     "rewards.",
+    "monitors.",
     "scoring.deadline_s:",
     "scoring.max_outage_s:",
     "checkpoints.",
@@ -64,6 +66,7 @@ class Run:
     terminal: Terminal
     interrupts: Interrupts
     services: RewardServices
+    monitors: RewardServices
     policy: Policy
     tables: DDIMTables
     optimizer: torch.optim.Optimizer
@@ -96,7 +99,7 @@ class Run:
             metrics_bytes=self.metrics.length(),
             prompts=self.prompts.state_dict(),
             tracker=self.tracker.state_dict(),
-            identities=self.services.identities,
+            identities=self.services.identities | self.monitors.identities,
             config=self.config.model_dump(mode="json"),
         )
         return Moment(state, {"shuffling": self.shuffling.get_state()})
@@ -163,12 +166,16 @@ def open_run(config: Config, *, resume: bool) -> Iterator[Run]:
     checkpoint = _checkpoint(folder, config) if resume else None
     state = checkpoint.state if checkpoint else None
     all_prompts = load_prompts(config.prompts.source)
+    load_prompts(config.evaluation_source, "evaluation.prompts")  # told before the model loads
     with ExitStack() as stack:
         terminal = stack.enter_context(
             Terminal(config.training.epochs, state.epoch if state else 0)
         )
-        services = stack.enter_context(_services(config, terminal))
-        services.connect(state.identities if state else None)
+        name, section = config.reward
+        services = stack.enter_context(_services("rewards", {name: section}, config, terminal))
+        monitors = stack.enter_context(_services("monitors", config.monitors, config, terminal))
+        for each in (services, monitors):
+            each.connect(state.identities if state else None)
         if config.run.threads is not None:
             torch.set_num_threads(config.run.threads)
         policy = Policy.load(config.model, device_named(config.run.device), config.run.seed)
@@ -181,6 +188,7 @@ def open_run(config: Config, *, resume: bool) -> Iterator[Run]:
             terminal=terminal,
             interrupts=stack.enter_context(Interrupts()),
             services=services,
+            monitors=monitors,
             policy=policy,
             tables=tables,
             optimizer=make_optimizer(policy, config.training),
@@ -226,18 +234,20 @@ def _checkpoint(folder: RunFolder, config: Config) -> Checkpoint | None:
     return checkpoints.load(newest) if newest else None
 
 
-def _services(config: Config, terminal: Terminal) -> RewardServices:
+def _services(
+    kind: str, sections: Mapping[str, RewardSection], config: Config, terminal: Terminal
+) -> RewardServices:
     sources = []
-    name, section = config.reward
-    key = None
-    if section.api_key_env is not None:
-        key = os.environ.get(section.api_key_env)
-        if not key:
-            raise ConfigError(
-                f"rewards.{name}.api_key_env names {section.api_key_env}, which is not set in the "
-                "environment; export it, or remove the setting"
-            )
-    sources.append(RewardSource(name, section.urls, key))
+    for name, section in sections.items():
+        key = None
+        if section.api_key_env is not None:
+            key = os.environ.get(section.api_key_env)
+            if not key:
+                raise ConfigError(
+                    f"{kind}.{name}.api_key_env names {section.api_key_env}, which is not set in "
+                    "the environment; export it, or remove the setting"
+                )
+        sources.append(RewardSource(name, section.urls, key))
     return RewardServices(
         sources,
         deadline_s=config.scoring.deadline_s,

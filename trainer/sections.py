@@ -81,7 +81,8 @@ class PromptsSection(Section):
 
     source: str = "animals"
     """Name of a prompt set (`animals`, `animal_activities`, `paper_animals`,
-    `paper_activities`) or the path of a text file with one prompt per line."""
+    `paper_activities`) or the path of a text file with one prompt per line. A relative path is
+    looked for in the working directory, then beside the installed packages."""
 
 
 class SamplingSection(Section):
@@ -187,7 +188,7 @@ class ScoringSection(Section):
     """How rewards are asked for, and what happens when one does not come."""
 
     deadline_s: Positive = 120.0
-    """Seconds one request may take, retries included, before the outage clock starts."""
+    """Seconds one request may take, retries included, before it is sent again as if lost."""
     max_outage_s: NonNegative = 3600.0
     """Seconds an unreachable or overloaded service is waited for before the run saves a
     checkpoint and exits."""
@@ -200,6 +201,9 @@ class ScoringSection(Section):
 class EvaluationSection(Section):
     """The same prompts and noise, before and after training."""
 
+    prompts: str | None = None
+    """Prompt set or text file to evaluate on, as `prompts.source`; unset: the training prompts.
+    Others show whether what was learned carries over."""
     samples: Count = 128
     """Pictures per evaluation; the prompt set is gone through in order, over and over."""
     seed: Seed = 1_000_003

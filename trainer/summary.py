@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from trainer.config import Config
-from trainer.gallery import Evaluation
+from trainer.gallery import Evaluation, Measured
 from trainer.run import Run
 from trainer.run_folder import write_json
 from trainer.tracking import read_metrics
@@ -32,6 +32,15 @@ def write_summary(run: Run, before: Evaluation, after: Evaluation) -> None:
             "before": _measured(before),
             "after": _measured(after),
             "change_percent": 100 * change / abs(before.mean) if before.mean else None,
+        },
+        "monitors": {
+            name: {
+                **run.monitors.identities[name].model_dump(),
+                "before": _measured(before.monitors[name]),
+                "after": _measured(measured),
+            }
+            for name, measured in after.monitors.items()
+            if name in before.monitors  # a resumed run may watch more than it began with
         },
         "reward_queries": run.reward_queries,
         "evaluation_queries": len(before.prompts),
@@ -62,7 +71,7 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _measured(evaluation: Evaluation) -> dict[str, Any]:
+def _measured(evaluation: Measured) -> dict[str, Any]:
     return {
         "mean": evaluation.mean,
         "ci95": list(evaluation.ci95),

@@ -35,7 +35,7 @@ def test_the_command_line_does_without_torch() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--recipe nosuch", "no recipe named 'nosuch' and no such file; recipes: emoji_comp"),
+        ("--recipe nosuch", "no recipe named 'nosuch' and no such file; recipes: emoji_"),
         ("--recipe emoji_compressibility", "no reward is named: add --reward NAME=URL"),
         (f"--recipe {{micro}} --reward {REWARD} --set training.learing_rate=1",
          "unknown setting training.learing_rate (did you mean learning_rate?)"),
@@ -49,6 +49,9 @@ def test_the_command_line_does_without_torch() -> None:
         (f"--recipe {{micro}} --reward {REWARD} --resume", "there is no run to resume in"),
         (f"--recipe {{micro}} --reward {REWARD} --set prompts.source=nosuch",
          "prompts.source 'nosuch' is neither a prompt set"),
+        (f"--recipe {{micro}} --reward {REWARD} --set evaluation.prompts=nosuch",
+         "evaluation.prompts 'nosuch' is neither a prompt set"),
+        (f"--recipe {{micro}} --reward {REWARD} --monitor judge", "--monitor 'judge' is not of"),
         (f"--recipe {{micro}} --reward {REWARD}",
          "the reward service jpeg_compressibility at http://127.0.0.1:9 cannot be reached"),
         (f"--recipe {{micro}} --reward {REWARD} --reward {REWARD}", "given twice"),

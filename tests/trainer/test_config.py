@@ -71,6 +71,19 @@ def test_rewards_of_the_command_line_replace_all_others(recipe: Path) -> None:
     assert (name, section.urls, list(config.rewards)) == ("brightness", ("https://host/x",), [name])
 
 
+def test_monitors_of_the_command_line(recipe: Path) -> None:
+    config = load_config(recipe, monitors={"judge": "http://a:1,http://b:2", "clip": "http://c:3"})
+    urls = {name: section.urls for name, section in config.monitors.items()}
+    assert urls == {"judge": ("http://a:1", "http://b:2"), "clip": ("http://c:3",)}
+    assert config.reward[0] == "jpeg_compressibility"
+
+
+def test_evaluation_prompts_are_those_of_training_unless_others_are_named(recipe: Path) -> None:
+    assert load_config(recipe).evaluation_source == load_config(recipe).prompts.source
+    other = load_config(recipe, ["evaluation.prompts=animal_activities"])
+    assert other.evaluation_source == "animal_activities"
+
+
 @pytest.mark.parametrize(
     "override",
     [
@@ -110,6 +123,7 @@ def test_replicas_from_command_line_and_environment(
         (["run.name=../x"], r"^run.name: "),
         (["training.algorithm=ppo"], r"^training.algorithm: .*'ddpo_is'.*\(got 'ppo'\)$"),
         (["rewards.other=http://x"], r"2 rewards are named \(jpeg_compressibility, other\)"),
+        (["monitors.jpeg_compressibility=http://x"], r"jpeg_compressibility is both a reward and"),
         (["rewards.jpeg_compressibility=localhost"], r"^rewards.jpeg_compressibility.urls.0: "),
         (["rewards.jpeg_compressibility=http://a,"], r"^rewards.jpeg_compressibility.urls.1: "),
         (["rewards.jpeg_compressibility=http://a,http://a/"], r"urls: a URL is given twice"),

@@ -1,6 +1,7 @@
 """An evaluation draws the same pictures every time, whatever the run is doing."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,19 +21,39 @@ if TYPE_CHECKING:
     from tests.conftest import ServiceProcess
 
 
+DARKNESS = """
+class Darkness:
+    name, max_batch_size = "darkness", 64
+
+    def score(self, items):
+        return [255 - float(item.image.mean()) for item in items]
+"""
+
+
+@contextmanager
+def connected(**urls: str) -> Iterator[RewardServices]:
+    sources = [RewardSource(name, (url,)) for name, url in urls.items()]
+    with RewardServices(sources, deadline_s=30, max_outage_s=30, notify=print) as services:
+        services.connect()
+        yield services
+
+
 @pytest.fixture
 def services(service: "ServiceProcess") -> Iterator[RewardServices]:
-    sources = [RewardSource("jpeg", (service.url,))]
-    with RewardServices(sources, deadline_s=30, max_outage_s=30, notify=print) as connected:
-        connected.connect()
-        yield connected
+    with connected(jpeg=service.url) as services:
+        yield services
+
+
+def nothing(_: int = 0) -> None:
+    """Go on."""
 
 
 def measured(
     policy: Policy, services: RewardServices, config: Config, epoch: int = 0
 ) -> tuple[Evaluation, Images]:
     tables = policy.tables(config.sampling.steps, config.sampling.eta)
-    return evaluate(policy, tables, services, config, epoch, lambda _: None, lambda: None)
+    with connected() as none:
+        return evaluate(policy, tables, services, none, config, epoch, nothing, nothing)
 
 
 def test_the_same_pictures_every_time(
@@ -53,6 +74,36 @@ def test_the_same_pictures_every_time(
     assert other == first
 
 
+def test_monitors_judge_the_same_pictures(
+    lora_policy: Policy,
+    services: RewardServices,
+    micro_recipe: Path,
+    start_service: Callable[..., "ServiceProcess"],
+) -> None:
+    config = load_config(micro_recipe)
+    tables = lora_policy.tables(config.sampling.steps, config.sampling.eta)
+    darkness = start_service("darkness:Darkness", DARKNESS)
+    with connected(dark=darkness.url) as monitors:
+        found, pictures = evaluate(
+            lora_policy, tables, services, monitors, config, 0, nothing, nothing
+        )
+    levels = [255 - float(picture.mean()) for picture in pictures]
+    assert found.monitors["dark"].scores == pytest.approx(levels)
+    assert found.monitors["dark"].mean == pytest.approx(sum(levels) / 3)
+    assert found.reward == "jpeg"
+    assert found.scores == measured(lora_policy, services, config)[0].scores
+
+
+def test_other_prompts_than_those_trained_on(
+    lora_policy: Policy, services: RewardServices, micro_recipe: Path, tmp_path: Path
+) -> None:
+    held_out = tmp_path / "held_out.txt"
+    held_out.write_text("an owl\na crow\n")
+    config = load_config(micro_recipe, [f"evaluation.prompts={held_out}"])
+    found, _ = measured(lora_policy, services, config)
+    assert found.prompts == ["an owl", "a crow", "an owl"]
+
+
 def test_one_score_is_too_few(
     lora_policy: Policy, services: RewardServices, micro_recipe: Path
 ) -> None:
@@ -70,6 +121,6 @@ def test_an_evaluation_can_be_left(
     config = load_config(micro_recipe)
     tables = lora_policy.tables(config.sampling.steps, config.sampling.eta)
     drawn: list[int] = []
-    with pytest.raises(Interrupted):
-        evaluate(lora_policy, tables, services, config, 0, drawn.append, leave)
+    with connected() as none, pytest.raises(Interrupted):
+        evaluate(lora_policy, tables, services, none, config, 0, drawn.append, leave)
     assert drawn == [2]  # one batch of two, then out

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from trainer import gallery
-from trainer.gallery import Evaluation, interval
+from trainer.gallery import Evaluation, Measured, interval
 
 
 def evaluation(epoch: int, scores: list[float | None] | None = None) -> Evaluation:
@@ -19,6 +19,7 @@ def evaluation(epoch: int, scores: list[float | None] | None = None) -> Evaluati
         scores=scores or [-2.5, None, -1.5],
         mean=-2.0,
         ci95=(-2.98, -1.02),
+        monitors={"judge": Measured(scores=[1.0, 0.0, None], mean=0.5, ci95=(-0.48, 1.48))},
     )
 
 
@@ -34,6 +35,7 @@ def test_an_evaluation_comes_back(tmp_path: Path) -> None:
     found = gallery.load(tmp_path, 10)
     assert found is not None
     assert found[0] == evaluation(10)
+    assert found[0].monitors["judge"].scores == [1.0, 0.0, None]
     with Image.open(found[1][2]) as image:
         assert np.array_equal(np.asarray(image), pictures(100)[2])
 
@@ -56,16 +58,28 @@ def test_every_prompt_is_shown_once_and_not_too_many() -> None:
     assert gallery.shown(["a", "b", "a", "c", "b"], 2) == [0, 1]
 
 
-def test_the_grid_has_before_on_the_left_and_after_on_the_right(tmp_path: Path) -> None:
-    gallery.save(tmp_path, evaluation(0), pictures(10))
-    gallery.save(tmp_path, evaluation(4), pictures(200))
-    (first, before), (_, after) = gallery.load_all(tmp_path)
-    gallery.write_grid(tmp_path / "grid.png", first.prompts, before, after)
+@pytest.mark.parametrize("levels", [(10, 200), (10, 90, 200)])
+def test_the_grid_goes_from_left_to_right(tmp_path: Path, levels: tuple[int, ...]) -> None:
+    for epoch, level in enumerate(levels):
+        gallery.save(tmp_path, evaluation(epoch), pictures(level))
+    moments = [paths for _, paths in gallery.load_all(tmp_path)]
+    gallery.write_grid(tmp_path / "grid.png", evaluation(0).prompts, moments)
     with Image.open(tmp_path / "grid.png") as image:
         grid = np.asarray(image)
-    # Two prompts are shown, as pairs of 128-pixel squares.
-    levels = [grid[24 + 64, x, 0] for x in (24 + 64, 24 + 130 + 64, 304 + 64, 304 + 130 + 64)]
-    assert levels == [10, 200, 11, 201]
+    # Two prompts are shown, each as squares of 128 pixels, 2 apart.
+    pitch = 130 * len(levels) - 2 + 24
+    for prompt in range(2):
+        middles = [24 + prompt * pitch + 130 * moment + 64 for moment in range(len(levels))]
+        assert [grid[24 + 64, x, 0] for x in middles] == [level + prompt for level in levels]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "picked"),
+    [([0], [0]), ([0, 9], [0, 9]), ([0, 2, 9], [0, 2, 9]), ([0, 2, 4, 6, 9], [0, 4, 9])],
+)
+def test_milestones(epochs: list[int], picked: list[int]) -> None:
+    shots = [(evaluation(epoch), list[Path]()) for epoch in epochs]
+    assert [shot.epoch for shot, _ in gallery.milestones(shots)] == picked
 
 
 def test_a_sheet_is_filled_row_by_row(tmp_path: Path) -> None:

@@ -59,6 +59,12 @@ def test_a_text_file(tmp_path: Path) -> None:
     assert load_prompts(str(path)) == ("a cat", "Zwölf Boxkämpfer")
 
 
+def test_a_text_file_that_is_shipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    held_out = load_prompts("emoji_world/prompts/rare_pairs_held_out.txt")
+    assert "a zebra playing chess" in held_out
+
+
 def test_sources_that_hold_no_prompts(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'animls' is neither a prompt set \(animals, "):
         load_prompts("animls")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trainer import gallery
-from trainer.gallery import Evaluation
+from trainer.gallery import Evaluation, Measured
 from trainer.report import write_report
 from trainer.run_folder import RunFolder
 from trainer.stops import RunStopped
@@ -17,8 +17,19 @@ from trainer.tracking import METRICS, MetricsLog
 PROMPTS = ["a cat", "an <ant> & co", "a dog"]
 
 
-def run_folder(path: Path, evaluations: dict[int, float], epochs: int) -> RunFolder:
+def watching(share: float) -> dict[str, Measured]:
+    ci95 = (share - 0.1, share + 0.1)
+    return {"judge": Measured(scores=[share, share, None], mean=share, ci95=ci95)}
+
+
+def run_folder(
+    path: Path,
+    evaluations: dict[int, float],
+    epochs: int,
+    judged: dict[int, float] | None = None,
+) -> RunFolder:
     folder = RunFolder(path)
+    path.mkdir(exist_ok=True)
     folder.config.write_text('model.path = "<micro>"\n')
     for epoch, mean in evaluations.items():
         evaluation = Evaluation(
@@ -28,6 +39,7 @@ def run_folder(path: Path, evaluations: dict[int, float], epochs: int) -> RunFol
             scores=[mean, mean - 0.5, None],
             mean=mean,
             ci95=(mean - 0.1, mean + 0.1),
+            monitors=watching(judged[epoch]) if judged else {},
         )
         pictures = np.full((3, 8, 8, 3), 40 * epoch, np.uint8)
         gallery.save(folder.evaluation, evaluation, pictures)
@@ -103,10 +115,24 @@ def test_a_run_that_is_not_finished(tmp_path: Path) -> None:
     assert "Before and after" not in parsed.text
 
 
-def test_evaluations_in_between_are_shown_over_time(tmp_path: Path) -> None:
+def test_halfway_stands_between_before_and_after(tmp_path: Path) -> None:
     parsed = page(run_folder(tmp_path, {0: -2.4, 1: -2.0, 3: -1.8}, epochs=3))
+    assert "then after epoch 1 and as it is now" in parsed.text
+    assert "Over the course of training" not in parsed.text
+    assert len(parsed.sources) == 3 * len(PROMPTS)
+
+
+def test_evaluations_in_between_are_shown_over_time(tmp_path: Path) -> None:
+    parsed = page(run_folder(tmp_path, {0: -2.4, 1: -2.0, 2: -1.9, 3: -1.8}, epochs=3))
     assert "Over the course of training" in parsed.text
-    assert len(parsed.sources) == (2 + 3) * len(PROMPTS)
+    assert len(parsed.sources) == (3 + 4) * len(PROMPTS)
+
+
+def test_what_watched_is_shown(tmp_path: Path) -> None:
+    parsed = page(run_folder(tmp_path, {0: -2.4, 3: -1.8}, epochs=3, judged={0: 0.4, 3: 0.65}))
+    assert "Rewards that only watch" in parsed.text
+    assert "0.4 → 0.65; mean on the same seeds; 95 % intervals 0.3 to 0.5" in parsed.text
+    assert "Rewards that only watch" not in page(run_folder(tmp_path / "b", {0: 1.0}, 0)).text
 
 
 def test_an_evaluation_alone_is_enough(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def test_a_finished_run_is_summed_up(service: "ServiceProcess", micro_recipe: Path) -> None:
-    config = load_config(micro_recipe, [], {"jpeg": service.url})
+    config = load_config(micro_recipe, [], {"jpeg": service.url}, {"size": service.url})
     folder = train(config)
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     reward = summary["reward"]
@@ -22,6 +22,10 @@ def test_a_finished_run_is_summed_up(service: "ServiceProcess", micro_recipe: Pa
         assert reward[when]["samples"] == 3
         low, high = reward[when]["ci95"]
         assert low <= reward[when]["mean"] <= high
+    watched = summary["monitors"]["size"]
+    assert watched["name"] == "jpeg_compressibility"
+    for when in ("before", "after"):
+        assert watched[when] == reward[when]
     change = reward["after"]["mean"] - reward["before"]["mean"]
     assert reward["change_percent"] == 100 * change / -reward["before"]["mean"]
     counts = ("reward_queries", "evaluation_queries", "epochs", "masked", "skipped_steps")
