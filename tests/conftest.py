@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
+
+
+# A shell starts what it puts in the background deaf to Ctrl-C, and tests press it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
