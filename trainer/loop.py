@@ -89,7 +89,9 @@ def train_epoch(run: Run) -> None:
 def _sample(run: Run) -> tuple[Rollout, Pending]:
     """Draw the epoch's pictures; every batch is being scored while the next one is drawn."""
     config = run.config
-    prompts = run.prompts.draw(config.sampling.samples_per_epoch)
+    each = config.sampling.samples_per_prompt
+    drawn = run.prompts.draw(config.sampling.samples_per_epoch // each)
+    prompts = [prompt for prompt in drawn for _ in range(each)]
     noise = (config.run.seed, "train", run.epoch)
     batches, pending = [], Pending()
     with run.terminal.phase("sampling", len(prompts)) as phase:

@@ -98,6 +98,9 @@ class SamplingSection(Section):
     """Pictures sampled at once. Affects speed and memory, not which pictures are drawn."""
     samples_per_epoch: Count = 256
     """Pictures, and so reward queries, per epoch."""
+    samples_per_prompt: Count = 1
+    """How often each prompt that is drawn is sampled in the epoch. With several, a picture is
+    compared with others of the very same prompt and weights."""
 
 
 class TrainingSection(Section):
@@ -113,8 +116,12 @@ class TrainingSection(Section):
     """(Sample, timestep) pairs per forward and backward pass. Affects speed and memory only."""
     inner_epochs: Count = 1
     """Passes over the epoch's samples."""
+    timestep_window: tuple[Annotated[float, Field(ge=0, lt=1)], Fraction] = (0.0, 1.0)
+    """Part of the trajectory that is trained on, as shares of it from the noisiest step on:
+    [0, 0.5] is its first half, in which the layout is decided."""
     timestep_fraction: Fraction = 1.0
-    """Share of each sample's timesteps that is trained on, drawn anew in every pass."""
+    """Share of each sample's timesteps in the window that is trained on, drawn anew in every
+    pass."""
     learning_rate: Positive = 3e-4
     """AdamW learning rate. Published: 3e-4 for LoRA, 1e-5 for the full UNet."""
     betas: tuple[
@@ -135,6 +142,25 @@ class TrainingSection(Section):
     """Advantages are clipped to ± this."""
     max_skipped_steps: Count = 5
     """Consecutive optimiser steps with a non-finite gradient after which the run stops."""
+
+    @field_validator("timestep_window")
+    @classmethod
+    def _window_goes_forward(cls, window: tuple[float, float]) -> tuple[float, float]:
+        if window[0] >= window[1]:
+            raise ValueError(
+                f"the window ends at {window[1]:g} and begins at {window[0]:g}: give the earlier, "
+                "noisier end first"
+            )
+        return window
+
+    def window(self, steps: int) -> range:
+        """Indices of the steps in the window, of a trajectory of `steps`; 0 is the noisiest."""
+        first, last = (round(share * steps) for share in self.timestep_window)
+        return range(first, last)
+
+    def trained_timesteps(self, steps: int) -> int:
+        """How many of them are trained on in one pass."""
+        return int(len(self.window(steps)) * self.timestep_fraction)
 
 
 class AdvantagesSection(Section):

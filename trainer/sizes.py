@@ -1,6 +1,7 @@
 """The numbers that follow from the settings, and the checks that they come out whole."""
 
 from dataclasses import asdict, dataclass
+from typing import NoReturn
 
 from trainer.sections import EvaluationSection, SamplingSection, TrainingSection
 from trainer.stops import ConfigError
@@ -15,7 +16,7 @@ class Sizes:
     sampling_batches_per_epoch: int
     """Calls of the sampler per epoch."""
     trained_timesteps: int
-    """Timesteps trained on per sample and pass: int(steps · timestep_fraction)."""
+    """Timesteps trained on per sample and pass: int(steps in the window · timestep_fraction)."""
     pairs_per_step: int
     """(Sample, timestep) pairs behind one optimiser step."""
     micro_batches_per_step: int
@@ -44,13 +45,10 @@ class Sizes:
         samples = sampling.samples_per_epoch
         _check_divides("sampling.batch_size", sampling.batch_size, samples)
         _check_divides("training.batch_size", training.batch_size, samples)
-        timesteps = int(sampling.steps * training.timestep_fraction)
+        _check_divides("sampling.samples_per_prompt", sampling.samples_per_prompt, samples)
+        timesteps = training.trained_timesteps(sampling.steps)
         if timesteps < 1:
-            raise ConfigError(
-                f"training.timestep_fraction {training.timestep_fraction} of sampling.steps "
-                f"{sampling.steps} leaves no timestep to train on: raise it to at least "
-                f"{1 / sampling.steps:.3g}"
-            )
+            _refuse_no_timesteps(sampling, training)
         pairs = training.batch_size * timesteps
         steps = training.inner_epochs * (samples // training.batch_size)
         return cls(
@@ -68,6 +66,21 @@ class Sizes:
     def as_dict(self) -> dict[str, int]:
         """Name → number, in the order they are declared."""
         return asdict(self)
+
+
+def _refuse_no_timesteps(sampling: SamplingSection, training: TrainingSection) -> NoReturn:
+    window = training.window(sampling.steps)
+    if not window:
+        low, high = training.timestep_window
+        raise ConfigError(
+            f"training.timestep_window [{low:g}, {high:g}] holds none of the {sampling.steps} "
+            "sampling.steps: widen it"
+        )
+    raise ConfigError(
+        f"training.timestep_fraction {training.timestep_fraction} of the {len(window)} "
+        "sampling.steps in training.timestep_window leaves no timestep to train on: raise it to "
+        f"at least {1 / len(window):.3g}"
+    )
 
 
 def _check_divides(name: str, size: int, samples: int) -> None:

@@ -125,18 +125,18 @@ def epoch_pairs(
 ) -> Iterator[Tensor]:
     """The pairs of each optimiser step of one pass: (P, 2) int64 of (sample, step), on the CPU.
 
-    Samples are permuted; each sample's steps are permuted on their own and cut to the first
-    int(T · timestep_fraction). Pairs are ordered by place in that permutation, then by sample.
+    Samples are permuted; the steps of each sample that lie in the window are permuted on their own
+    and cut to the fraction. Pairs are ordered by place in that permutation, then by sample.
 
     Args:
         shape: (N, T) of the rollout.
     """
     count, steps = shape
     samples = torch.randperm(count, generator=generator)
-    trained = int(steps * training.timestep_fraction)
-    orders = torch.stack([torch.randperm(steps, generator=generator) for _ in range(count)])
+    window, trained = training.window(steps), training.trained_timesteps(steps)
+    orders = torch.stack([torch.randperm(len(window), generator=generator) for _ in range(count)])
     for batch in torch.split(samples, training.batch_size):
-        chosen = orders[batch, :trained].T
+        chosen = window.start + orders[batch, :trained].T
         yield torch.stack([batch.expand(trained, -1), chosen], dim=-1).reshape(-1, 2)
 
 

@@ -132,6 +132,7 @@ def test_replicas_from_command_line_and_environment(
         (["training.batch_size=60"], r"256 is not a multiple of training.batch_size 60: use 240"),
         (["epochs=3"], r"^--set 'epochs=3' is not of the form section.key=value$"),
         (["training.betas=[0.9"], r"^--set 'training.betas=\[0.9': "),
+        (["training.timestep_window=[0.5, 0.5]"], r"timestep_window: the window ends at 0.5 and b"),
         (["sampling.eta=0", "training.epochs=0"], r"^sampling.eta: .*; training.epochs: "),
     ],
 )

@@ -108,6 +108,23 @@ def test_a_lower_is_better_reward_trains_the_same_way(
     assert json.loads(lines[0])["reward_mean"] == -json.loads(lines[1])["reward_mean"]
 
 
+def test_a_prompt_may_be_sampled_several_times(
+    service: "ServiceProcess", config_of: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[str]] = []
+    sample = loop._sample
+
+    def noting(run: Run) -> Any:
+        rollout, pending = sample(run)
+        drawn.append(rollout.prompts)
+        return rollout, pending
+
+    monkeypatch.setattr(loop, "_sample", noting)
+    train(config_of(service.url, sampling={"samples_per_prompt": 2}))
+    assert len(drawn) == EPOCHS
+    assert all(len(prompts) == 4 and prompts[::2] == prompts[1::2] for prompts in drawn)
+
+
 def test_an_outage_ends_the_run_and_resuming_gives_the_same_weights(
     own_service: "ServiceProcess",
     config_of: Callable[..., Config],

@@ -17,12 +17,20 @@ def derive(
     batch: int = 64,
     steps: int = 50,
     fraction: float = 1.0,
+    window: tuple[float, float] = (0.0, 1.0),
+    each: int = 1,
 ) -> Sizes:
     return Sizes.derive(
-        SamplingSection(samples_per_epoch=samples, batch_size=sampling_batch, steps=steps),
+        SamplingSection(
+            samples_per_epoch=samples,
+            batch_size=sampling_batch,
+            steps=steps,
+            samples_per_prompt=each,
+        ),
         TrainingSection(
             batch_size=batch,
             timestep_fraction=fraction,
+            timestep_window=window,
             micro_batch_size=48,
             epochs=3,
             inner_epochs=2,
@@ -47,8 +55,25 @@ def test_the_published_sizes() -> None:
 
 def test_a_fraction_of_the_timesteps_is_rounded_down() -> None:
     assert derive(steps=5, fraction=0.5).trained_timesteps == 2
-    with pytest.raises(ConfigError, match=r"0.1 of sampling.steps 5 .* raise it to at least 0.2"):
+    with pytest.raises(
+        ConfigError, match=r"0.1 of the 5 sampling.steps .* raise it to at least 0.2"
+    ):
         derive(steps=5, fraction=0.1)
+
+
+def test_a_window_of_the_timesteps() -> None:
+    assert derive(steps=10, window=(0.0, 0.5)).trained_timesteps == 5
+    assert derive(steps=10, window=(0.2, 0.7), fraction=0.5).trained_timesteps == 2
+    # 0.6 of 5 is 2.9999… as a product of floats.
+    assert derive(steps=5, window=(0.0, 0.6)).trained_timesteps == 3
+    with pytest.raises(ConfigError, match=r"\[0.5, 0.52\] holds none of the 10 sampling.steps"):
+        derive(steps=10, window=(0.5, 0.52))
+
+
+def test_prompts_are_sampled_equally_often() -> None:
+    assert derive(each=4).samples_per_epoch == 256
+    with pytest.raises(ConfigError, match=r"not a multiple of sampling\.samples_per_prompt 3"):
+        derive(each=3)
 
 
 @given(samples=st.integers(1, 300), size=st.integers(1, 300))

@@ -349,6 +349,22 @@ def test_pairs_of_a_pass(count: int, steps: int, fraction: float, seed: int) -> 
         assert len(set(batch[:, 0].tolist())) == (2 if trained else 0)
 
 
+@given(
+    steps=st.integers(4, 30),
+    first=st.floats(0, 0.5),
+    last=st.floats(0.75, 1),
+    seed=st.integers(0, 2**32),
+)
+def test_only_steps_in_the_window_are_trained_on(
+    steps: int, first: float, last: float, seed: int
+) -> None:
+    training = TrainingSection(batch_size=3, timestep_window=(first, last))
+    (batch,) = epoch_pairs((3, steps), training, torch.Generator().manual_seed(seed))
+    window = set(range(round(first * steps), round(last * steps)))
+    for row in range(3):
+        assert set(batch[batch[:, 0] == row, 1].tolist()) == window
+
+
 def test_every_sample_has_its_own_order_of_steps() -> None:
     training = TrainingSection(batch_size=8)
     (batch,) = epoch_pairs((8, 20), training, torch.Generator().manual_seed(1))
