@@ -1,19 +1,18 @@
 """BERTScore (Zhang et al. 2020): how well the words of two sentences match, by their embeddings.
 
-The definition is that of the package bert-score without IDF weights and without rescaling; the
-tests hold the two together. The package itself pads a batch to its longest sentence, so that the
-last digits of a score depend on the sentences beside it, and it needs pandas and matplotlib.
+The package bert-score computes it, without IDF weights and without rescaling. Here is what it has
+no means for: weights that are found, checked and placed like those of the other rewards, sentences
+that have no score, the same bits in any company on a CPU, and a GPU whose memory runs out.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from importlib.metadata import version
 from typing import Any, Final
 
 import torch
-from torch import Tensor
-from torch.nn import functional
+from bert_score import BERTScorer
+from torch import nn
 from transformers import AutoModel, AutoTokenizer
 
 from reward_services.models import weights
@@ -27,14 +26,10 @@ DEFAULT_ENCODER: Final = "microsoft/deberta-xlarge-mnli"
 LONGEST: Final = 512
 """Tokens, where a tokenizer states no limit: DeBERTa's states 10^30, which is no limit at all."""
 
-# Sentences are padded to a multiple of so many tokens. Only their own length decides.
-_BUCKET: Final = 32
-_CPU_BATCH: Final = 2
-_GPU_BATCH: Final = 64
-# Prompts come again and again, so their embeddings are kept: 64 MB of them at a width of 1024.
-_KEPT_TOKENS: Final = 16384
+_PAIRS: Final = 64
 # The layer that agrees best with people, chosen by the authors of BERTScore, by architecture:
-# (model type, layers) of a published encoder. For others the last layer is taken.
+# (model type, layers) of a published encoder. For others the last layer is taken. The package has
+# them by name on the hub, which a folder does not tell.
 _BEST_LAYERS: Final = {("deberta", 48): 40}
 
 
@@ -51,6 +46,10 @@ class SentenceTooLong(ValueError):
     """A sentence has more tokens than the encoder reads."""
 
 
+class EmptySentence(ValueError):
+    """A sentence has no word for the encoder."""
+
+
 class BertScore:
     """BERTScore by the encoder called `name` (see `find_model`).
 
@@ -62,113 +61,90 @@ class BertScore:
         folder = weights.find_model(name)
         self._place = place(options)
         self._tokenizer = weights.load(AutoTokenizer, folder)
-        self._model = _encoder(folder, self._place.load_arguments())
-        layers: int = self._model.config.num_hidden_layers
-        self.layer = layer or _BEST_LAYERS.get((self._model.config.model_type, layers), layers)
+        model = _encoder(folder, self._place.load_arguments())
+        layers: int = model.config.num_hidden_layers
+        self.layer = layer or _BEST_LAYERS.get((model.config.model_type, layers), layers)
         if self.layer > layers:
             raise SetupError(f"encoder_layer={self.layer}: {name} has {layers} layers")
-        # Layers above are not needed.
-        self._model.encoder.layer = self._model.encoder.layer[: self.layer]
-        self._place.place(self._model)
-        self._residency = Residency([self._model], self._place.device, options.idle_offload_s)
-        size = _CPU_BATCH if self._place.exact else _GPU_BATCH
-        self._batches = Batches(size, fixed=self._place.exact)
-        self._kept = _Kept(_KEPT_TOKENS)
-        stated: int = self._tokenizer.model_max_length
-        positions: int = getattr(self._model.config, "max_position_embeddings", LONGEST)
-        self.longest = min(stated, positions, LONGEST)
-        self.identity = (folder, f"layer {self.layer}", self._place.precision)
+        # bert-score takes the last layer there is; those above are not needed.
+        model.encoder.layer = model.encoder.layer[: self.layer]
+        positions: int = getattr(model.config, "max_position_embeddings", LONGEST)
+        self.longest = min(self._tokenizer.model_max_length, positions, LONGEST)
+        # bert-score cuts there. It never comes to that, but without a limit the tokenizer fails.
+        self._tokenizer.model_max_length = self.longest
+        self._marks = _marks(self._tokenizer, name)
+        self._place.place(model)
+        self._scorer = _LoadedScorer(model, self._tokenizer, self._place.device)
+        self._residency = Residency([model], self._place.device, options.idle_offload_s)
+        self._batches = Batches(_PAIRS, fixed=False)
+        # The definition of the score is the package's, and its own hash of a score names its
+        # version too: another version may be another score, which replicas must not mix.
+        package = f"bert-score {version('bert-score')}"
+        self.identity = (folder, f"layer {self.layer}", self._place.precision, package)
 
     def score(self, candidates: Sequence[str], references: Sequence[str]) -> list[Match | None]:
         """One match per pair; None where the GPU lacks memory.
 
         Raises:
             SentenceTooLong: see `count_tokens`.
+            EmptySentence: see `is_empty`.
         """
-        sentences = sorted({*candidates, *references})
-        vectors = self._kept.take(sentences)
-        missing = [sentence for sentence in sentences if sentence not in vectors]
-        for sentence, vector in zip(missing, self._embeddings(missing), strict=True):
-            vectors[sentence] = vector
-            if vector is not None:
-                self._kept.put(sentence, vector)
-        matches: list[Match | None] = []
-        for candidate, reference in zip(candidates, references, strict=True):
-            said, meant = vectors[candidate], vectors[reference]
-            matches.append(None if said is None or meant is None else _match(said, meant))
-        return matches
+        pairs = list(zip(candidates, references, strict=True))
+        for sentence in dict.fromkeys((*candidates, *references)):
+            self._check(sentence)
+
+        def match(rows: list[int]) -> list[Match]:
+            return self._match([pairs[row] for row in rows])
+
+        with self._residency.use():
+            return self._batches.run(match, range(len(pairs)))
 
     def count_tokens(self, sentence: str) -> int:
         """Tokens of a sentence; above `longest` it cannot be scored."""
-        return len(self._tokenizer(sentence.strip())["input_ids"])
+        return len(self._tokens(sentence))
+
+    def is_empty(self, sentence: str) -> bool:
+        """Whether it has nothing but the encoder's own marks, and so no score."""
+        return self._marks.issuperset(self._tokens(sentence))
 
     def close(self) -> None:
         """End the timer."""
         self._residency.close()
 
-    def _embeddings(self, sentences: Sequence[str]) -> list[Tensor | None]:
-        """Unit vectors [tokens, width] of each sentence, on the CPU, special tokens included."""
-        tokens: list[list[int]] = [self._tokenizer(s.strip())["input_ids"] for s in sentences]
-        buckets: dict[int, list[int]] = {}
-        for row, ids in enumerate(tokens):
-            if len(ids) > self.longest:
-                raise SentenceTooLong(f"{len(ids)} tokens, at most {self.longest} can be read")
-            size = min(-(-len(ids) // _BUCKET) * _BUCKET, self.longest)
-            buckets.setdefault(size, []).append(row)
-        found: list[Tensor | None] = [None] * len(tokens)
-        with torch.inference_mode(), self._residency.use():
-            for size, rows in buckets.items():
-                encode = partial(self._encode, tokens, size)
-                for row, output in zip(rows, self._batches.run(encode, rows), strict=True):
-                    found[row] = output
-        return found
+    def _tokens(self, sentence: str) -> list[int]:
+        # As in bert-score, but whole.
+        tokens: list[int] = self._tokenizer(sentence.strip())["input_ids"]
+        return tokens
 
-    def _encode(self, tokens: list[list[int]], size: int, rows: list[int]) -> list[Tensor]:
-        padded = torch.full((len(rows), size), self._tokenizer.pad_token_id or 0)
-        mask = torch.zeros((len(rows), size), dtype=torch.long)
-        for at, row in enumerate(rows):
-            padded[at, : len(tokens[row])] = torch.tensor(tokens[row])
-            mask[at, : len(tokens[row])] = 1
-        sent = self._place.send(padded), self._place.send(mask)
-        hidden: Tensor = self._model(sent[0], attention_mask=sent[1]).last_hidden_state
-        unit = functional.normalize(hidden.float(), dim=-1).cpu()
-        return [unit[at, : len(tokens[row])] for at, row in enumerate(rows)]
+    def _check(self, sentence: str) -> None:
+        """Refuse what bert-score would cut silently, or give a score of 0."""
+        if (count := self.count_tokens(sentence)) > self.longest:
+            raise SentenceTooLong(f"{count} tokens, at most {self.longest} can be read")
+        if self.is_empty(sentence):
+            raise EmptySentence("a sentence without words has no score")
+
+    def _match(self, pairs: list[tuple[str, str]]) -> list[Match]:
+        candidates, references = [list(each) for each in zip(*pairs, strict=True)]
+        # In a batch of its own nothing is padded, so no other sentence moves the last bits.
+        size = 1 if self._place.exact else len(pairs)
+        columns = self._scorer.score(candidates, references, batch_size=size)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return [Match(precision, recall, f1) for precision, recall, f1 in rows]
 
 
-class _Kept:
-    """Embeddings by sentence, the last ones used, of at most `tokens` tokens in all."""
+class _LoadedScorer(BERTScorer):  # type: ignore[misc]
+    """A `BERTScorer` around a model that is loaded already.
 
-    def __init__(self, tokens: int) -> None:
-        self._room = tokens
-        self._vectors: OrderedDict[str, Tensor] = OrderedDict()
-
-    def take(self, sentences: Sequence[str]) -> dict[str, Tensor | None]:
-        """Those of `sentences` that are kept."""
-        known = [sentence for sentence in sentences if sentence in self._vectors]
-        for sentence in known:
-            self._vectors.move_to_end(sentence)
-        return {sentence: self._vectors[sentence] for sentence in known}
-
-    def put(self, sentence: str, vector: Tensor) -> None:
-        """Keep one that is not kept yet."""
-        # A copy: the rest of its batch is not to be kept with it.
-        self._vectors[sentence] = vector.clone()
-        self._room -= len(vector)
-        while self._room < 0:
-            _, oldest = self._vectors.popitem(last=False)
-            self._room += len(oldest)
-
-
-def _match(said: Tensor, meant: Tensor) -> Match:
-    """Greedy matching: every word with its most similar word in the other sentence.
-
-    The first and the last token are marks of the encoder. They can be matched but are not scored.
+    Its own constructor loads by name: in fp32, from the hub if need be, missing weights made up,
+    and as a T5 whatever has "t5" in its path. What `score` reads is therefore set here. Should
+    another version name these otherwise, the warm-up fails with an AttributeError.
     """
-    similarity = said @ meant.T
-    precision = similarity.max(dim=1).values[1:-1].mean().item()
-    recall = similarity.max(dim=0).values[1:-1].mean().item()
-    both = precision + recall
-    return Match(precision, recall, 2 * precision * recall / both if both else 0.0)
+
+    def __init__(self, model: nn.Module, tokenizer: Any, device: torch.device) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self.device = device
+        self.all_layers = self._idf = self._rescale_with_baseline = False
 
 
 def _encoder(folder: Any, arguments: dict[str, Any]) -> Any:
@@ -176,3 +152,11 @@ def _encoder(folder: Any, arguments: dict[str, Any]) -> Any:
     if not hasattr(getattr(model, "encoder", None), "layer"):
         raise SetupError(f"{folder} ({type(model).__name__}) is no encoder of the BERT family")
     return model
+
+
+def _marks(tokenizer: Any, name: str) -> set[int]:
+    """The tokens that bert-score does not count, being marks of the encoder."""
+    marks = {tokenizer.cls_token_id, tokenizer.sep_token_id}
+    if None in marks or tokenizer.pad_token_id is None:
+        raise SetupError(f"{name}: its tokenizer lacks a CLS, SEP or PAD token")
+    return marks

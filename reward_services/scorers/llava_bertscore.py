@@ -91,9 +91,10 @@ class LlavaBertScore:
         return self._reference.replace("{prompt}", item.prompt.strip())
 
     def _refusal(self, item: ScoreItem) -> ItemError | None:
-        if not item.prompt.strip():
+        meant = self._meant(item)
+        if not item.prompt.strip() or self._encoder.is_empty(meant):
             return ItemError("there is no prompt to compare with", "prompt_missing")
-        if (count := self._encoder.count_tokens(self._meant(item))) > self._encoder.longest:
+        if (count := self._encoder.count_tokens(meant)) > self._encoder.longest:
             message = (
                 f"the prompt makes {count} tokens, at most {self._encoder.longest} can be read"
             )
@@ -102,7 +103,7 @@ class LlavaBertScore:
 
     def _unusable(self, answer: str) -> ItemError | None:
         """BERTScore of nothing is not a number, so there is no score for it."""
-        if not answer:
+        if self._encoder.is_empty(answer):
             return ItemError("the model says nothing about the picture", "empty_answer")
         if self._encoder.count_tokens(answer) > self._encoder.longest:
             return ItemError("the model's answer is too long", "answer_too_long")

@@ -118,15 +118,20 @@ def test_an_empty_answer_is_no_score(
     scorer: LlavaBertScore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def say(inquiries: list[Inquiry]) -> list[list[str]]:
-        return [["" if row == 1 else "a cat"] for row in range(len(inquiries))]
+        return [[("a cat", "", "\u200b", "a cat")[row]] for row in range(len(inquiries))]
 
     monkeypatch.setattr(scorer._model, "answer", say)
-    first, empty, last = scorer.score([ScoreItem(image, "a cat") for image in noise(3)])
-    assert isinstance(empty, ItemError)
-    assert empty.code == "empty_answer"
+    first, *empty, last = scorer.score([ScoreItem(image, "a cat") for image in noise(4)])
+    assert [isinstance(each, ItemError) and each.code for each in empty] == ["empty_answer"] * 2
     assert isinstance(first, Scored)
     assert first == last
     assert first.score > 0.5
+
+
+def test_a_prompt_of_which_the_encoder_reads_nothing(options: LlavaBertScoreOptions) -> None:
+    bare = LlavaBertScore(options.model_copy(update={"reference": "{prompt}", "warm_up": False}))
+    outcomes = bare.score([ScoreItem(image, "\u200b") for image in noise(1)])
+    assert [isinstance(each, ItemError) and each.code for each in outcomes] == ["prompt_missing"]
 
 
 def test_nothing_to_score(scorer: LlavaBertScore) -> None:
