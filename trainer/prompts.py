@@ -1,50 +1,25 @@
-"""What the model is asked to draw: named prompt sets, text files, and a seeded choice of them."""
+"""What the model is asked to draw: a named set, or a file of prompts, and a seeded choice."""
 
 import json
-from collections.abc import Callable, Mapping
-from importlib.resources import files
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import inflect
 import numpy as np
 
+from shared import strict_json
+from shared.errors import MalformedRequest
+from trainer.prompt_sets import PROMPT_SETS, PromptSet
 from trainer.shipped_files import find
 from trainer.stops import ConfigError
 
-ACTIVITIES = ("riding a motorcycle", "playing chess", "washing dishes")
-"""Of the authors' blog post."""
-PAPER_ACTIVITIES = ("washing the dishes", "riding a bike", "playing chess")
-"""Of the published code."""
 
-_inflect = inflect.engine()
+def load_prompts(source: str, setting: str = "prompts.source") -> PromptSet:
+    """The prompts of a named set, or of a file.
 
-
-def _animals() -> tuple[str, ...]:
-    """The 45 common animals."""
-    text = files("trainer").joinpath("assets/animals.txt").read_text(encoding="utf-8")
-    return tuple(text.split("\n")[:-1])
-
-
-def with_article(noun: str) -> str:
-    """ "cat" → "a cat", "ant" → "an ant"."""
-    return str(_inflect.a(noun))
-
-
-def _with_activities(activities: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{with_article(a)} {activity}" for a in _animals() for activity in activities)
-
-
-PROMPT_SETS: Mapping[str, Callable[[], tuple[str, ...]]] = {
-    "animals": lambda: tuple(with_article(animal) for animal in _animals()),
-    "animal_activities": lambda: _with_activities(ACTIVITIES),
-    "paper_animals": _animals,
-    "paper_activities": lambda: _with_activities(PAPER_ACTIVITIES),
-}
-"""Name → its prompts. The `paper_` sets are worded as in the published code."""
-
-
-def load_prompts(source: str, setting: str = "prompts.source") -> tuple[str, ...]:
-    """The prompts of a named set, or the non-empty lines of a text file.
+    A text file holds one prompt per line. A `.jsonl` file holds one object per line, with the
+    `prompt`, and optionally the `metadata` that rewards get with its pictures. Empty lines do not
+    count in either.
 
     Args:
         source: name of a set, or path of a file. A relative path is looked for in the working
@@ -52,7 +27,8 @@ def load_prompts(source: str, setting: str = "prompts.source") -> tuple[str, ...
         setting: what the error calls it.
 
     Raises:
-        ConfigError: neither a set nor a readable text file, or a file without prompts.
+        ConfigError: neither a set nor a readable file, a file without prompts, or a line that is
+            no such object or gives a prompt other metadata than a line before; it is named.
     """
     if source in PROMPT_SETS:
         return PROMPT_SETS[source]()
@@ -60,16 +36,68 @@ def load_prompts(source: str, setting: str = "prompts.source") -> tuple[str, ...
     if path is None or not path.is_file():
         raise ConfigError(
             f"{setting} {source!r} is neither a prompt set ({', '.join(PROMPT_SETS)}) "
-            "nor a text file with one prompt per line"
+            "nor a file: a text file with one prompt per line, or .jsonl"
         )
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{setting} {source!r} is not UTF-8 text: {error}") from None
-    prompts = tuple(line.strip() for line in lines if line.strip())
-    if not prompts:
+    prompts = _from_file(path, f"{setting} {source!r}")
+    if not prompts.texts:
         raise ConfigError(f"{setting} {source!r} holds no prompt: write one per line")
     return prompts
+
+
+def _from_file(path: Path, file: str) -> PromptSet:
+    """The prompts of a file; `file` names it in errors."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is not UTF-8 text: {error}") from None
+    if path.suffix.lower() == ".jsonl":
+        return _from_jsonl(text, file)
+    return PromptSet(tuple(line.strip() for line in text.splitlines() if line.strip()))
+
+
+def _from_jsonl(text: str, file: str) -> PromptSet:
+    texts: list[str] = []
+    metadata: dict[str, Mapping[str, Any]] = {}
+    first_line: dict[str, int] = {}
+    # Not `splitlines`: a JSON string may hold U+2028, at which that splits too.
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        prompt, given = _entry(line, f"line {number} of {file}")
+        earlier = first_line.setdefault(prompt, number)
+        if earlier == number:
+            metadata[prompt] = given
+        elif _canonical(given) != _canonical(metadata[prompt]):
+            raise ConfigError(
+                f"line {number} of {file} gives {prompt!r} other metadata than line {earlier}: "
+                "one prompt has one, so word them differently, or drop a line"
+            )
+        texts.append(prompt)
+    return PromptSet(tuple(texts), {prompt: each for prompt, each in metadata.items() if each})
+
+
+def _entry(line: str, where: str) -> tuple[str, dict[str, Any]]:
+    """Prompt and metadata of a line."""
+    try:
+        value = strict_json.loads(where, line)
+    except MalformedRequest as error:
+        raise ConfigError(str(error)) from None
+    if not isinstance(value, dict) or not value.keys() <= {"prompt", "metadata"}:
+        raise ConfigError(
+            f'{where} is not an object of the form {{"prompt": "a cat", "metadata": {{…}}}} '
+            "(metadata may be left out)"
+        )
+    prompt, metadata = value.get("prompt"), value.get("metadata", {})
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise ConfigError(f"{where} holds no prompt: give it as a text that is not empty")
+    if not isinstance(metadata, dict):
+        raise ConfigError(f"{where}: metadata must be a JSON object, or left out")
+    return prompt, metadata
+
+
+def _canonical(metadata: Mapping[str, Any]) -> str:
+    """Text that is equal for equal JSON alone; in Python 1 equals true."""
+    return json.dumps(metadata, sort_keys=True)
 
 
 class PromptSampler:
@@ -80,14 +108,15 @@ class PromptSampler:
         seed: start of the generator.
     """
 
-    def __init__(self, prompts: tuple[str, ...], seed: int) -> None:
-        self._prompts = prompts
+    def __init__(self, prompts: PromptSet, seed: int) -> None:
+        self.drawn_from = prompts
         self._generator = np.random.Generator(np.random.PCG64(seed))
 
     def draw(self, count: int) -> list[str]:
         """The next `count` prompts; the same in one call or in several."""
+        texts = self.drawn_from.texts
         # One draw at a time, since bounded integers drawn as an array share random bits.
-        return [self._prompts[self._generator.integers(len(self._prompts))] for _ in range(count)]
+        return [texts[self._generator.integers(len(texts))] for _ in range(count)]
 
     def state_dict(self) -> dict[str, Any]:
         """The generator's position; plain JSON."""
@@ -99,6 +128,6 @@ class PromptSampler:
         self._generator.bit_generator.state = dict(state)
 
 
-def evaluation_prompts(prompts: tuple[str, ...], count: int) -> list[str]:
+def evaluation_prompts(prompts: PromptSet, count: int) -> list[str]:
     """`count` prompts in order, starting over at the end: the same ones at every evaluation."""
-    return [prompts[i % len(prompts)] for i in range(count)]
+    return [prompts.texts[i % len(prompts.texts)] for i in range(count)]

@@ -80,9 +80,11 @@ class PromptsSection(Section):
     """What the model is asked to draw."""
 
     source: str = "animals"
-    """Name of a prompt set (`animals`, `animal_activities`, `paper_animals`,
-    `paper_activities`) or the path of a text file with one prompt per line. A relative path is
-    looked for in the working directory, then beside the installed packages."""
+    """Name of a prompt set (`animals`, `animal_activities`, `paper_animals`, `paper_activities`,
+    `counting`, `emoji_counting`, `unseen_animals`, `everyday_objects`, `unseen_activities`,
+    `unseen_animals_activities`), or the path of a file: text with one prompt per line, or `.jsonl`
+    with the metadata of each. A relative path is looked for in the working directory, then beside
+    the installed packages."""
 
 
 class SamplingSection(Section):
@@ -228,7 +230,7 @@ class EvaluationSection(Section):
     """The same prompts and noise, before and after training."""
 
     prompts: str | None = None
-    """Prompt set or text file to evaluate on, as `prompts.source`; unset: the training prompts.
+    """Prompt set or file to evaluate on, as `prompts.source`; unset: the training prompts.
     Others show whether what was learned carries over."""
     samples: Count = 128
     """Pictures per evaluation; the prompt set is gone through in order, over and over."""
