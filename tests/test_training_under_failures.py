@@ -17,6 +17,7 @@ from tests.deployment import Part
 from trainer import loop, rollouts
 from trainer.config import load_config
 from trainer.loop import train
+from trainer.prompt_sets import PromptSet
 from trainer.rewards import Pending, RewardServices
 from trainer.sampling import Rollout
 
@@ -154,8 +155,10 @@ def with_every_batch(monkeypatch: pytest.MonkeyPatch) -> Arrange:
     def arrange(act: Callable[[Pending], None]) -> None:
         submit = rollouts.submit
 
-        def acting(services: RewardServices, pending: Pending, batch: Rollout) -> None:
-            submit(services, pending, batch)
+        def acting(
+            services: RewardServices, pending: Pending, batch: Rollout, prompts: PromptSet
+        ) -> None:
+            submit(services, pending, batch, prompts)
             act(pending)
 
         monkeypatch.setattr(loop, "submit", acting)

@@ -44,14 +44,15 @@ def evaluate(
     Raises:
         RunStopped: fewer than two pictures could be scored.
     """
-    prompts = evaluation_prompts(load_prompts(config.evaluation_source), config.evaluation.samples)
+    known = load_prompts(config.evaluation_source)
+    prompts = evaluation_prompts(known, config.evaluation.samples)
     # The epoch is no part of the noise: every evaluation draws the same pictures.
     noise = (config.evaluation.seed, "evaluation", 0)
     pending, watched = Pending(), Pending()
     pictures = []
     for rollout in draw(policy, tables, prompts, noise, config.sampling):
-        submit(services, pending, rollout)
-        submit(monitors, watched, rollout)
+        submit(services, pending, rollout, known)
+        submit(monitors, watched, rollout, known)
         pictures.append(rollout.images)
         advance(len(rollout))
         check()

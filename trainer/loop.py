@@ -96,7 +96,7 @@ def _sample(run: Run) -> tuple[Rollout, Pending]:
     batches, pending = [], Pending()
     with run.terminal.phase("sampling", len(prompts)) as phase:
         for batch in draw(run.policy, run.tables, prompts, noise, config.sampling):
-            submit(run.services, pending, batch)
+            submit(run.services, pending, batch, run.prompts.drawn_from)
             batches.append(batch)
             phase.advance(len(batch))
             run.interrupts.check()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
-from shared.client import SyncRewardClient
+from shared.client import Metadata, SyncRewardClient
 from shared.errors import IdentityMismatch, RewardError, ServiceUnavailable, Unauthorized
 from shared.schema import Identity, ScoreResponse
 from trainer.scores import Images
@@ -46,6 +46,7 @@ class Request:
         rows: where the scores belong in the epoch.
         images: uint8 (B, H, W, 3).
         prompts: B prompts.
+        metadata: B JSON objects, or None.
         tries: how often these pictures have been sent, repetitions after an outage not counted.
         key: Idempotency-Key, which those repetitions keep.
         sent_at: monotonic time.
@@ -55,6 +56,7 @@ class Request:
     rows: list[int]
     images: Images
     prompts: list[str]
+    metadata: Metadata
     tries: int
     key: str
     sent_at: float
@@ -114,17 +116,25 @@ class RewardService:
         """Close the connections and end the thread."""
         self._client.close()
 
-    def send(self, rows: list[int], images: Images, prompts: list[str], tries: int = 1) -> Request:
+    def send(
+        self,
+        rows: list[int],
+        images: Images,
+        prompts: list[str],
+        metadata: Metadata = None,
+        tries: int = 1,
+    ) -> Request:
         """Send pictures, under a key of their own, and return at once."""
         key = uuid.uuid4().hex
-        future = self._submit(images, prompts, key)
-        return Request(rows, images, prompts, tries, key, time.monotonic(), future)
+        future = self._submit(images, prompts, metadata, key)
+        return Request(rows, images, prompts, metadata, tries, key, time.monotonic(), future)
 
     def send_again(self, request: Request, local: Sequence[int]) -> Request:
         """Send some pictures of a request once more, to be scored anew."""
         rows = [request.rows[i] for i in local]
         prompts = [request.prompts[i] for i in local]
-        return self.send(rows, request.images[list(local)], prompts, request.tries + 1)
+        metadata = None if request.metadata is None else [request.metadata[i] for i in local]
+        return self.send(rows, request.images[list(local)], prompts, metadata, request.tries + 1)
 
     def answer(self, request: Request, check: Callable[[], None]) -> ScoreResponse:
         """The answer to a request, which is sent again for as long as the service is away.
@@ -178,9 +188,11 @@ class RewardService:
         except RewardError as error:
             raise self._unusable(error) from error
 
-    def _submit(self, images: Images, prompts: list[str], key: str) -> Future[ScoreResponse]:
+    def _submit(
+        self, images: Images, prompts: list[str], metadata: Metadata, key: str
+    ) -> Future[ScoreResponse]:
         return self._client.submit(
-            images, prompts, idempotency_key=key, deadline_s=self._deadline_s
+            images, prompts, metadata, idempotency_key=key, deadline_s=self._deadline_s
         )
 
     def _watch(self, request: Request) -> None:
@@ -230,7 +242,9 @@ class RewardService:
         while time.monotonic() < resume_at:
             check()
             time.sleep(_POLL_S)
-        request.future = self._submit(request.images, request.prompts, request.key)
+        request.future = self._submit(
+            request.images, request.prompts, request.metadata, request.key
+        )
 
     def _tell_of_replicas(self) -> None:
         """Say which replicas have gone and come; they change nothing but the speed."""

@@ -18,6 +18,7 @@ from typing import Self
 
 import numpy as np
 
+from shared.client import Metadata
 from shared.schema import Identity, ItemFault
 from trainer.reward_service import Request, RewardService, RewardSource
 from trainer.scores import NOT_FINITE, Images, Scores
@@ -90,7 +91,12 @@ class RewardServices:
             )
 
     def submit(
-        self, pending: Pending, images: Images, prompts: Sequence[str], valid: Sequence[bool]
+        self,
+        pending: Pending,
+        images: Images,
+        prompts: Sequence[str],
+        valid: Sequence[bool],
+        metadata: Metadata = None,
     ) -> None:
         """Send a batch to every reward and return at once.
 
@@ -99,6 +105,7 @@ class RewardServices:
             images: uint8 (B, H, W, 3).
             prompts: B prompts.
             valid: B flags; a picture whose flag is False is not sent and gets no score.
+            metadata: B JSON objects, or None.
         """
         start = len(pending.valid)
         pending.valid.extend(bool(flag) for flag in valid)
@@ -107,8 +114,9 @@ class RewardServices:
             return
         sent = images[[row - start for row in rows]]
         words = [prompts[row - start] for row in rows]
+        told = None if metadata is None else [metadata[row - start] for row in rows]
         for service in self._services:
-            pending.requests.append((service, service.send(rows, sent, words)))
+            pending.requests.append((service, service.send(rows, sent, words, told)))
 
     def collect(self, pending: Pending, check: Callable[[], None]) -> Scores:
         """Wait for every score of an epoch.

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from trainer.ddim import DDIMTables
 from trainer.policy import Policy
+from trainer.prompt_sets import PromptSet
 from trainer.rewards import Pending, RewardServices
 from trainer.sampling import Rollout, noise_seed, sample, trajectory_noise
 from trainer.sections import SamplingSection
@@ -35,6 +36,16 @@ def draw(
         yield sample(policy, tables, part, trajectory, sampling.guidance_scale)
 
 
-def submit(services: RewardServices, pending: Pending, rollout: Rollout) -> None:
-    """Send a batch to be scored, without waiting; broken pictures are not sent."""
-    services.submit(pending, rollout.images, rollout.prompts, rollout.valid.tolist())
+def submit(
+    services: RewardServices, pending: Pending, rollout: Rollout, prompts: PromptSet
+) -> None:
+    """Send a batch to be scored, without waiting; broken pictures are not sent.
+
+    Args:
+        services: where the rewards come from.
+        pending: collects what is on its way.
+        rollout: the batch.
+        prompts: the set that its prompts are of, which knows their metadata.
+    """
+    metadata = prompts.metadata_of(rollout.prompts)
+    services.submit(pending, rollout.images, rollout.prompts, rollout.valid.tolist(), metadata)

@@ -29,6 +29,14 @@ class Darkness:
         return [255 - float(item.image.mean()) for item in items]
 """
 
+NUMBER = """
+class Number:
+    name, max_batch_size = "number", 64
+
+    def score(self, items):
+        return [float(item.metadata.get("n", -1)) for item in items]
+"""
+
 
 @contextmanager
 def connected(**urls: str) -> Iterator[RewardServices]:
@@ -102,6 +110,23 @@ def test_other_prompts_than_those_trained_on(
     config = load_config(micro_recipe, [f"evaluation.prompts={held_out}"])
     found, _ = measured(lora_policy, services, config)
     assert found.prompts == ["an owl", "a crow", "an owl"]
+
+
+def test_rewards_get_the_metadata_of_the_prompts(
+    lora_policy: Policy,
+    micro_recipe: Path,
+    tmp_path: Path,
+    start_service: Callable[..., "ServiceProcess"],
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "a cat", "metadata": {"n": 7}}\n{"prompt": "a dog"}\n')
+    config = load_config(micro_recipe, [f"evaluation.prompts={prompts}"])
+    tables = lora_policy.tables(config.sampling.steps, config.sampling.eta)
+    url = start_service("number:Number", NUMBER).url
+    with connected(number=url) as services, connected(again=url) as monitors:
+        found, _ = evaluate(lora_policy, tables, services, monitors, config, 0, nothing, nothing)
+    assert found.prompts == ["a cat", "a dog", "a cat"]
+    assert found.scores == found.monitors["again"].scores == [7, -1, 7]
 
 
 def test_one_score_is_too_few(

@@ -12,6 +12,7 @@ import torch
 from trainer import checkpoints, loop
 from trainer.config import Config
 from trainer.loop import train
+from trainer.prompts import PromptSampler, load_prompts
 from trainer.run import Moment, Run
 from trainer.step_statistics import UpdateStats
 from trainer.stops import ConfigError, Interrupted, Outage, RunStopped
@@ -29,6 +30,13 @@ class Kilobytes:
 
     def score(self, items):
         return jpeg_incompressibility().score(items)
+"""
+TOLD = """
+class Told:
+    name, max_batch_size = "told", 64
+
+    def score(self, items):
+        return [item.metadata.get("n", 0) + float(item.image.mean()) / 255 for item in items]
 """
 
 
@@ -123,6 +131,32 @@ def test_a_prompt_may_be_sampled_several_times(
     train(config_of(service.url, sampling={"samples_per_prompt": 2}))
     assert len(drawn) == EPOCHS
     assert all(len(prompts) == 4 and prompts[::2] == prompts[1::2] for prompts in drawn)
+
+
+def test_rewards_get_the_metadata_of_the_training_prompts(
+    start_service: Callable[..., "ServiceProcess"],
+    config_of: Callable[..., Config],
+    tmp_path: Path,
+) -> None:
+    prompts = tmp_path / "counted.jsonl"
+    lines = [
+        {"prompt": "two cats", "metadata": {"n": 100}},
+        {"prompt": "six ants", "metadata": {"n": 300}},
+    ]
+    prompts.write_text("\n".join(map(json.dumps, lines)))
+    told = start_service("told:Told", TOLD)
+    folder = train(
+        config_of(
+            told.url,
+            training={"epochs": 1, "batch_size": 4},
+            prompts={"source": str(prompts)},
+        )
+    )
+    record = json.loads((folder / "metrics.jsonl").read_text())
+    # The picture's mean, from 0 to 1, lies on top of the number that the prompt stands for.
+    drawn = PromptSampler(load_prompts(str(prompts)), seed=1).draw(4)
+    told_mean = sum(100 if prompt == "two cats" else 300 for prompt in drawn) / 4
+    assert 0 < record["reward_mean"] - told_mean < 1
 
 
 def test_an_outage_ends_the_run_and_resuming_gives_the_same_weights(

@@ -261,6 +261,15 @@ def test_a_replica_that_comes_back_with_another_version_stops_the_run(
 # Idempotency
 
 
+NUMBER = """
+class Number:
+    name, max_batch_size = "number", 64
+
+    def score(self, items):
+        return [float(item.metadata.get("n", -1)) for item in items]
+"""
+
+
 class DeafOnce(ThreadingHTTPServer):
     """Stands before a real service; its first answer with scores never leaves."""
 
@@ -314,14 +323,31 @@ def test_what_is_sent_again_after_an_outage_keeps_its_key(
     assert len(set(front.keys)) == 1
 
 
+def test_what_is_sent_again_after_an_outage_keeps_its_metadata(
+    start_service: Callable[..., "ServiceProcess"], pictures: Pictures
+) -> None:
+    behind = start_service("number:Number", NUMBER)
+    with DeafOnce(behind.url) as front:
+        threading.Thread(target=front.serve_forever, daemon=True).start()
+        with connected(front.url, deadline_s=2.0) as before:
+            request = before.send([0, 1], pictures(2), ["p"] * 2, [{"n": 3}, {"n": 5}])
+            results = before.answer(request, go_on).results
+        front.over.set()
+        front.shutdown()
+    assert [result.score for result in results] == [3, 5]
+    assert len(front.keys) >= 2
+
+
 def test_pictures_that_are_scored_anew_get_another_key(
     service: "ServiceProcess", pictures: Pictures, jpeg_rewards: Rewards
 ) -> None:
     images = pictures(4)
     with connected(service.url) as one:
-        first = one.send([5, 6, 7, 8], images, ["a", "b", "c", "d"])
+        told = [{"n": number} for number in range(4)]
+        first = one.send([5, 6, 7, 8], images, ["a", "b", "c", "d"], told)
         again = one.send_again(first, [1, 3])
         assert (again.rows, again.prompts, again.tries) == ([6, 8], ["b", "d"], 2)
+        assert again.metadata == [{"n": 1}, {"n": 3}]
         assert again.key != first.key
         answers = [result.score for result in one.answer(again, go_on).results]
     assert answers == np.take(jpeg_rewards(images), [1, 3]).tolist()

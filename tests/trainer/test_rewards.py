@@ -37,6 +37,25 @@ class Moody:
         return float(level)
 """
 
+TOLD = """
+from reward_services import ItemError
+
+calls = 0
+
+class Told:
+    name, max_batch_size = "told", 64
+
+    def score(self, items):
+        global calls
+        calls += 1
+        return [self.one(item) for item in items]
+
+    def one(self, item):
+        if item.metadata.get("late") and calls < 3:
+            return ItemError("come back later", "busy", retryable=True)
+        return float(item.metadata.get("n", -1))
+"""
+
 
 def flat(*levels: int) -> Images:
     return np.stack([np.full((8, 8, 3), level, np.uint8) for level in levels])
@@ -106,3 +125,19 @@ def test_a_picture_that_can_never_be_scored_has_no_score(
     assert scores.valid.tolist() == [True, False, True, True, False]
     assert scores.faults == {"too_dark": 1, "busy": 1}
     assert scores.example == "busy: come back later"
+
+
+def test_every_picture_keeps_its_metadata(
+    start_service: Callable[..., "ServiceProcess"], pictures: Callable[[int], Images]
+) -> None:
+    told = [{"n": 0}, {"n": 1}, {"n": 2, "late": True}, {}, {"n": 4}]
+    pending = Pending()
+    with connected(start_service("told:Told", TOLD).url) as services:
+        # The second is broken and not sent; the third is sent again by itself.
+        services.submit(pending, pictures(5), ["p"] * 5, [True, False, True, True, True], told)
+        services.submit(pending, pictures(2), ["p"] * 2, [True] * 2)
+        scores = services.collect(pending, go_on)
+    values = scores.by_reward["jpeg"].tolist()
+    assert values[0] == 0
+    assert np.isnan(values[1])
+    assert values[2:] == [2, -1, 4, -1, -1]

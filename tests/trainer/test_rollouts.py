@@ -1,12 +1,20 @@
 """Pictures do not depend on how they are cut into batches."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
 from trainer.policy import Policy
-from trainer.rollouts import draw
+from trainer.prompt_sets import PromptSet
+from trainer.reward_service import RewardSource
+from trainer.rewards import Pending, RewardServices
+from trainer.rollouts import draw, submit
 from trainer.sampling import Rollout
 from trainer.sections import SamplingSection
+
+if TYPE_CHECKING:
+    from tests.conftest import ServiceProcess
 
 PROMPTS = ["a cat", "an ant", "a dog", "a cat", "a bee"]
 
@@ -37,3 +45,20 @@ def test_every_epoch_and_every_place_has_its_own_noise(lora_policy: Policy) -> N
     assert not torch.equal(first.latents[:, 0], second.latents[:, 0])
     # The same prompt twice in one epoch gives two pictures.
     assert not torch.equal(first.latents[0, 0], first.latents[3, 0])
+
+
+def test_a_batch_is_sent_with_the_metadata_of_its_prompts(
+    lora_policy: Policy, service: "ServiceProcess"
+) -> None:
+    _, rollout = drawn(lora_policy, batch_size=5)
+    plain = PromptSet(tuple(PROMPTS))
+    some = PromptSet(tuple(PROMPTS), {"a cat": {"n": 1}, "a bee": {"n": 2}})
+    pending = Pending()
+    with RewardServices(
+        [RewardSource("jpeg", (service.url,))], deadline_s=30, max_outage_s=30, notify=print
+    ) as services:
+        services.connect()
+        submit(services, pending, rollout, plain)
+        submit(services, pending, rollout, some)
+    sent = [request.metadata for _, request in pending.requests]
+    assert sent == [None, [{"n": 1}, {}, {}, {"n": 1}, {"n": 2}]]
