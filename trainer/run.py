@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -14,14 +14,13 @@ from trainer import checkpoints
 from trainer.advantages import PerPromptTracker
 from trainer.checkpoints import Checkpoint, RunState
 from trainer.config import Config, read_recipe
+from trainer.configured_rewards import services_of
 from trainer.ddim import DDIMTables
 from trainer.interrupts import Interrupts
 from trainer.policy import Policy
 from trainer.prompts import PromptSampler, load_prompts
-from trainer.reward_service import RewardSource
 from trainer.rewards import RewardServices
 from trainer.run_folder import RunFolder
-from trainer.sections import RewardSection
 from trainer.stops import ConfigError, RunStopped
 from trainer.terminal import Terminal
 from trainer.tracking import MetricsLog
@@ -172,8 +171,9 @@ def open_run(config: Config, *, resume: bool) -> Iterator[Run]:
             Terminal(config.training.epochs, state.epoch if state else 0)
         )
         name, section = config.reward
-        services = stack.enter_context(_services("rewards", {name: section}, config, terminal))
-        monitors = stack.enter_context(_services("monitors", config.monitors, config, terminal))
+        patience = (config.scoring, terminal.say)
+        services = stack.enter_context(services_of("rewards", {name: section}, *patience))
+        monitors = stack.enter_context(services_of("monitors", config.monitors, *patience))
         for each in (services, monitors):
             each.connect(state.identities if state else None)
         if config.run.threads is not None:
@@ -232,28 +232,6 @@ def _checkpoint(folder: RunFolder, config: Config) -> Checkpoint | None:
         )
     newest = checkpoints.newest(folder.checkpoints)
     return checkpoints.load(newest) if newest else None
-
-
-def _services(
-    kind: str, sections: Mapping[str, RewardSection], config: Config, terminal: Terminal
-) -> RewardServices:
-    sources = []
-    for name, section in sections.items():
-        key = None
-        if section.api_key_env is not None:
-            key = os.environ.get(section.api_key_env)
-            if not key:
-                raise ConfigError(
-                    f"{kind}.{name}.api_key_env names {section.api_key_env}, which is not set in "
-                    "the environment; export it, or remove the setting"
-                )
-        sources.append(RewardSource(name, section.urls, key))
-    return RewardServices(
-        sources,
-        deadline_s=config.scoring.deadline_s,
-        max_outage_s=config.scoring.max_outage_s,
-        notify=terminal.say,
-    )
 
 
 def device_named(name: str) -> torch.device:
