@@ -129,6 +129,29 @@ def newest(folder: Path) -> Path | None:
     return found[-1][1] if found else None
 
 
+def found(folder: Path, epoch: int | None = None) -> Path:
+    """The folder of a run's checkpoint after an epoch, or of its newest one.
+
+    Args:
+        folder: the run's `checkpoints/` folder.
+        epoch: epochs finished; None asks for the newest.
+
+    Raises:
+        RunStopped: there is none.
+    """
+    known = dict(_complete(folder))
+    if not known:
+        raise RunStopped(f"the run in {folder.parent} has no checkpoint yet")
+    if epoch is None:
+        return known[max(known)]
+    if epoch not in known:
+        raise RunStopped(
+            f"the run in {folder.parent} has no checkpoint after epoch {epoch}, but after "
+            f"{', '.join(map(str, known))} (checkpoints.keep is how many a run keeps)"
+        )
+    return known[epoch]
+
+
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint that `save` wrote.
 

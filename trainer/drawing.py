@@ -30,9 +30,7 @@ def draw_sheet(
     """
     policy = Policy.load(config.model, device_named(config.run.device), config.run.seed)
     if trained_by is not None:
-        newest = checkpoints.newest(RunFolder(trained_by).checkpoints)
-        if newest is None:
-            raise RunStopped(f"the run in {trained_by} has no checkpoint yet")
+        newest = checkpoints.found(RunFolder(trained_by).checkpoints)
         policy.load_state(checkpoints.load(newest).weights)
     tables = policy.tables(config.sampling.steps, config.sampling.eta)
     batches = list(draw(policy, tables, prompts, (seed, "drawing", 0), config.sampling))

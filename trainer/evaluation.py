@@ -1,7 +1,8 @@
 """Drawing and scoring the fixed evaluation pictures: the same prompts and noise every time."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -9,11 +10,35 @@ from trainer.config import Config
 from trainer.ddim import DDIMTables
 from trainer.gallery import Evaluation, Measured, interval
 from trainer.policy import Policy
+from trainer.prompt_sets import PromptSet
 from trainer.prompts import evaluation_prompts, load_prompts
 from trainer.rewards import Pending, RewardServices
 from trainer.rollouts import draw, submit
 from trainer.scores import Images, Scores
+from trainer.sections import SamplingSection
 from trainer.stops import RunStopped
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """Which pictures are drawn of every model that is compared.
+
+    Attributes:
+        known: the prompt set; it is gone through in order, over and over.
+        samples: how many pictures.
+        seed: of their noise.
+        setting: what an error calls `samples`.
+    """
+
+    known: PromptSet
+    samples: int
+    seed: int
+    setting: str = "evaluation.samples"
+
+    @property
+    def prompts(self) -> list[str]:
+        """The prompt of each picture."""
+        return evaluation_prompts(self.known, self.samples)
 
 
 def evaluate(
@@ -26,7 +51,7 @@ def evaluate(
     advance: Callable[[int], None],
     check: Callable[[], None],
 ) -> tuple[Evaluation, Images]:
-    """Draw and score the evaluation pictures; touches no state of the run.
+    """Draw and score the evaluation pictures of a run; touches no state of it.
 
     Args:
         policy: the model as it is now.
@@ -45,29 +70,59 @@ def evaluate(
         RunStopped: fewer than two pictures could be scored.
     """
     known = load_prompts(config.evaluation_source)
-    prompts = evaluation_prompts(known, config.evaluation.samples)
-    # The epoch is no part of the noise: every evaluation draws the same pictures.
-    noise = (config.evaluation.seed, "evaluation", 0)
-    pending, watched = Pending(), Pending()
+    plan = EvaluationPlan(known, config.evaluation.samples, config.evaluation.seed)
+    judges = (services, monitors)
+    found, pictures = draw_and_judge(policy, tables, judges, plan, config.sampling, advance, check)
+    (reward,) = services.identities
+    measured = found.pop(reward)
+    evaluation = Evaluation(
+        epoch=epoch, reward=reward, prompts=plan.prompts, **measured.model_dump(), monitors=found
+    )
+    return evaluation, pictures
+
+
+def draw_and_judge(
+    policy: Policy,
+    tables: DDIMTables,
+    judges: Sequence[RewardServices],
+    plan: EvaluationPlan,
+    sampling: SamplingSection,
+    advance: Callable[[int], None],
+    check: Callable[[], None],
+) -> tuple[dict[str, Measured], Images]:
+    """Draw a plan's pictures, and ask every reward about them while the next are drawn.
+
+    Args:
+        policy: the model as it is now.
+        tables: its schedule.
+        judges: the rewards; no name twice.
+        plan: what to draw.
+        sampling: batch size and guidance.
+        advance, check: see `evaluate`.
+
+    Returns:
+        Name of each reward and what it says; the pictures, uint8 (N, H, W, 3).
+
+    Raises:
+        RunStopped: fewer than two pictures could be scored by one of them.
+    """
+    # The epoch is no part of the noise: every model draws the same pictures.
+    noise = (plan.seed, "evaluation", 0)
+    waiting = [(services, Pending()) for services in judges]
     pictures = []
-    for rollout in draw(policy, tables, prompts, noise, config.sampling):
-        submit(services, pending, rollout, known)
-        submit(monitors, watched, rollout, known)
+    for rollout in draw(policy, tables, plan.prompts, noise, sampling):
+        for services, pending in waiting:
+            submit(services, pending, rollout, plan.known)
         pictures.append(rollout.images)
         advance(len(rollout))
         check()
-    ((reward, measured),) = _measured(services.collect(pending, check)).items()
-    evaluation = Evaluation(
-        epoch=epoch,
-        reward=reward,
-        prompts=prompts,
-        **measured.model_dump(),
-        monitors=_measured(monitors.collect(watched, check)),
-    )
-    return evaluation, np.concatenate(pictures)
+    found: dict[str, Measured] = {}
+    for services, pending in waiting:
+        found |= _measured(services.collect(pending, check), plan.setting)
+    return found, np.concatenate(pictures)
 
 
-def _measured(scores: Scores) -> dict[str, Measured]:
+def _measured(scores: Scores, setting: str) -> dict[str, Measured]:
     """What each reward says of the pictures.
 
     Raises:
@@ -79,8 +134,8 @@ def _measured(scores: Scores) -> dict[str, Measured]:
         if len(scored) < 2:
             raise RunStopped(
                 f"only {len(scored)} of the {len(values)} evaluation pictures have a score of "
-                f"{name} ({scores.example or 'evaluation.samples is too small'}), too few to "
-                "compare models; correct the cause, or raise evaluation.samples"
+                f"{name} ({scores.example or f'{setting} is too small'}), too few to "
+                f"compare models; correct the cause, or raise {setting}"
             )
         mean, low, high = interval(scored.tolist())
         each = [float(value) if math.isfinite(value) else None for value in values]

@@ -71,10 +71,21 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
 def save(folder: Path, evaluation: Evaluation, pictures: npt.NDArray[np.uint8]) -> None:
     """Write an evaluation below the run's `evaluation/` folder; the scores come last."""
     target = folder / f"epoch-{evaluation.epoch:05d}"
-    target.mkdir(parents=True, exist_ok=True)
-    for index, picture in enumerate(pictures):
-        (target / f"{index:03d}.png").write_bytes(encode_png(picture))
+    save_pictures(target, pictures)
     write_whole(target / "scores.json", evaluation.model_dump_json(indent=1))
+
+
+def save_pictures(folder: Path, pictures: npt.NDArray[np.uint8]) -> list[Path]:
+    """Write N pictures, (N, H, W, 3), losslessly into a folder, which is made.
+
+    Returns:
+        Their N paths.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{index:03d}.png" for index in range(len(pictures))]
+    for path, picture in zip(paths, pictures, strict=True):
+        path.write_bytes(encode_png(picture))
+    return paths
 
 
 def load(folder: Path, epoch: int) -> tuple[Evaluation, list[Path]] | None:

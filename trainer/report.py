@@ -37,10 +37,7 @@ def write_report(folder: RunFolder) -> Path:
     Raises:
         RunStopped: there is no run, or nothing in it to show yet.
     """
-    if not folder.used:
-        raise RunStopped(
-            f"there is no run in {folder.path}; give the folder that holds config.toml"
-        )
+    folder.require_run()
     records = read_metrics(folder.metrics)
     shots = load_all(folder.evaluation)
     if not records and not shots:

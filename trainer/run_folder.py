@@ -6,6 +6,7 @@ runs/NAME/
     tensorboard/       the same for TensorBoard
     checkpoints/       see `trainer.checkpoints`
     evaluation/        pictures and scores on the fixed evaluation seeds
+    evaluations/NAME/  what `ddpo evaluate` found, see `trainer.comparison`
     pytorch_lora_weights.safetensors  or  unet/      the trained weights, at the end
     summary.json, report.html                        the result, at the end
     log                what was said at the terminal
@@ -30,6 +31,7 @@ class RunFolder:
         self.tensorboard = path / "tensorboard"
         self.checkpoints = path / "checkpoints"
         self.evaluation = path / "evaluation"
+        self.evaluations = path / "evaluations"
         self.summary = path / "summary.json"
         self.report = path / "report.html"
         self.log = path / "log"
@@ -38,6 +40,17 @@ class RunFolder:
     def used(self) -> bool:
         """True when a run has started here."""
         return self.config.exists()
+
+    def require_run(self) -> None:
+        """Check that a run has started here.
+
+        Raises:
+            RunStopped: none has.
+        """
+        if not self.used:
+            raise RunStopped(
+                f"there is no run in {self.path}; give the folder that holds config.toml"
+            )
 
     def refuse_reuse(self, resume: bool) -> None:
         """Check that the folder suits the request; writes nothing.

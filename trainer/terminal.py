@@ -26,11 +26,11 @@ class Terminal:
     On a terminal a bar moves; into a file or a pipe only the lines are written.
 
     Args:
-        epochs: epochs of the run.
+        epochs: epochs of the run; None for what has none, and no bar of them.
         done: epochs finished already.
     """
 
-    def __init__(self, epochs: int, done: int) -> None:
+    def __init__(self, epochs: int | None = None, done: int = 0) -> None:
         self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self._progress = Progress(
             TextColumn("{task.description}", justify="left"),
@@ -44,7 +44,9 @@ class Terminal:
             disable=not self._console.is_terminal,
             transient=True,
         )
-        self._epochs = self._progress.add_task("epochs", total=epochs, completed=done, note="")
+        self._epochs = self._progress.add_task(
+            "epochs", total=epochs, completed=done, note="", visible=epochs is not None
+        )
         self._log: Path | None = None
 
     def __enter__(self) -> Self:

@@ -67,6 +67,19 @@ def test_no_checkpoint(tmp_path: Path) -> None:
     assert checkpoints.newest(tmp_path) is None
 
 
+def test_a_checkpoint_is_found_by_its_epoch(tmp_path: Path) -> None:
+    folder = tmp_path / "mine" / "checkpoints"
+    with pytest.raises(RunStopped, match=rf"the run in {tmp_path}/mine has no checkpoint yet"):
+        checkpoints.found(folder)
+    for epoch in (0, 2, 10):
+        checkpoints.save(folder, checkpoint(epoch), keep=3)
+    assert checkpoints.found(folder).name == "epoch-00010"
+    assert checkpoints.found(folder, 2).name == "epoch-00002"
+    assert checkpoints.found(folder, 0).name == "epoch-00000"
+    with pytest.raises(RunStopped, match="no checkpoint after epoch 3, but after 0, 2, 10"):
+        checkpoints.found(folder, 3)
+
+
 def test_a_partial_checkpoint_is_never_found(tmp_path: Path) -> None:
     whole = checkpoints.save(tmp_path, checkpoint(1), keep=2)
     shutil.copytree(whole, tmp_path / ".epoch-00002.partial")

@@ -40,6 +40,14 @@ def test_an_evaluation_comes_back(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(image), pictures(100)[2])
 
 
+def test_pictures_come_back_in_their_order(tmp_path: Path) -> None:
+    paths = gallery.save_pictures(tmp_path / "new" / "folder", pictures(7))
+    assert [path.name for path in paths] == ["000.png", "001.png", "002.png"]
+    for path, picture in zip(paths, pictures(7), strict=True):
+        with Image.open(path) as image:
+            assert np.array_equal(np.asarray(image), picture)
+
+
 def test_an_evaluation_without_its_scores_is_not_there(tmp_path: Path) -> None:
     gallery.save(tmp_path, evaluation(1), pictures(0))
     (tmp_path / "epoch-00001" / "scores.json").unlink()

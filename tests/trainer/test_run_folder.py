@@ -26,6 +26,14 @@ def test_resume_needs_a_run(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_that_is_needed_must_be_there(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with pytest.raises(RunStopped, match=r"there is no run in .*; give the folder that holds conf"):
+        folder.require_run()
+    os.close(folder.claim("seed = 1\n"))
+    folder.require_run()
+
+
 def test_a_claimed_folder_keeps_its_configuration(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     os.close(folder.claim("first"))

@@ -22,3 +22,18 @@ def test_lines_are_said_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[s
     stamp, _, kept = log.read_text(encoding="utf-8").rstrip("\n").partition("  ")
     assert kept == long
     assert len(stamp) == len("2024-01-01 00:00:00")
+
+
+@pytest.mark.parametrize(("epochs", "shown"), [(3, True), (None, False)])
+def test_what_has_no_epochs_shows_no_bar_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    epochs: int | None,
+    shown: bool,
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes the captured output for a terminal
+    with Terminal(epochs) as terminal, terminal.phase("drawing", 4):
+        pass
+    said = capsys.readouterr().out
+    assert "drawing" in said
+    assert ("epochs" in said) is shown
