@@ -63,7 +63,11 @@ def train(
 
     from trainer.loop import train as run_training
 
-    run_training(config, resume=resume)
+    try:
+        run_training(config, resume=resume)
+    except (Outage, Interrupted) as stop:
+        stop.add_note("continue with --resume")
+        raise
 
 
 @app.command()
@@ -102,6 +106,56 @@ def sample(
     prompts = [each for each in prompt for _ in range(count)]
     draw_sheet(config, prompts, seed=seed, out=out, trained_by=run)
     typer.echo(f"{len(prompts)} pictures in {out}")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, finished or not.")],
+    reward: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=URL[,URL…]", help="A reward that judges the pictures; may be repeated."
+        ),
+    ],
+    prompts: Annotated[
+        list[str],
+        typer.Option(
+            metavar="SET_OR_FILE",
+            help="What to draw: a prompt set or a file, as `prompts.source`; may be repeated.",
+        ),
+    ],
+    samples: Annotated[
+        int | None,
+        typer.Option(min=2, help="Pictures per model and prompt set; by default as the run's own."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the noise; by default as the run's own.")
+    ] = None,
+    checkpoint: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=0,
+            metavar="EPOCH",
+            help="Epoch of a checkpoint to compare; may be repeated; by default the newest.",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Folder in RUN/evaluations; by default named after the prompt sets."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace what is in that folder already.")
+    ] = False,
+) -> None:
+    """Compare the base model with checkpoints of a run, on any prompts and by any rewards."""
+    rewards = _services("reward", reward)
+
+    from trainer.comparison import Comparison, compare
+    from trainer.comparison_results import table
+
+    asked = Comparison(run, rewards, prompts, samples, seed, checkpoint or (), name, force)
+    folder, results = compare(asked)
+    typer.echo(f"{table(results)}\n\npictures and scores: {folder}")
 
 
 @app.command()
@@ -156,8 +210,7 @@ def main() -> None:
     try:
         app()
     except RunStopped as stop:
-        hint = "; continue with --resume" if isinstance(stop, Outage | Interrupted) else ""
-        _fail(f"{stop}{hint}", stop.exit_code)
+        _fail("; ".join([str(stop), *getattr(stop, "__notes__", [])]), stop.exit_code)
     except OSError as error:
         _fail(str(error), 1)
 

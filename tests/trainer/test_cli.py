@@ -151,7 +151,20 @@ def test_a_report_needs_a_run(
     assert "there is no run in" in capsys.readouterr().err
 
 
-def test_train_sample_and_report(
+def test_evaluate_needs_rewards_and_prompts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run, prompts = str(tmp_path), ("--prompts", "animals")
+    for options, missing in ((("--reward", REWARD), "--prompts"), (prompts, "--reward")):
+        assert ddpo(monkeypatch, "evaluate", run, *options) == 2
+        assert missing in capsys.readouterr().err
+    assert ddpo(monkeypatch, "evaluate", run, "--reward", "jpeg", *prompts) == 1
+    assert "--reward 'jpeg' is not of the form NAME=URL" in capsys.readouterr().err
+    assert ddpo(monkeypatch, "evaluate", run, "--reward", REWARD, *prompts) == 1
+    assert "there is no run in" in capsys.readouterr().err
+
+
+def test_train_sample_evaluate_and_report(
     service: "ServiceProcess",
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -167,6 +180,16 @@ def test_train_sample_and_report(
     (run / "report.html").unlink()
     assert ddpo(monkeypatch, "report", str(run)) == 0
     assert (run / "report.html").exists()
+
+    options = ["--prompts", "everyday_objects", "--samples", "2", "--seed", "4", "--name", "things"]
+    options += ["--checkpoint", "1", "--reward", f"jpeg={service.url}"]
+    assert ddpo(monkeypatch, "evaluate", str(run), *options) == 0
+    said = capsys.readouterr().out
+    assert "everyday_objects  jpeg (kB, maximize)  epoch-00001  2" in said
+    assert said.endswith(f"pictures and scores: {run / 'evaluations' / 'things'}\n")
+    assert ddpo(monkeypatch, "evaluate", str(run), *options) == 1
+    assert "things is there already; replace it with --force" in capsys.readouterr().err
+    assert ddpo(monkeypatch, "evaluate", str(run), *options, "--force") == 0
 
     # Twice the same prompt and seed: once from the base model, once from the run.
     golden = Path(__file__).parent.parent / "golden" / "micro_sd"
