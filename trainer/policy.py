@@ -1,27 +1,19 @@
 """The policy: a text-to-image model of which the UNet, or adapters in it, is trained."""
 
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from diffusers.loaders import StableDiffusionLoraLoaderMixin
-from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
-from peft.utils.save_and_load import get_peft_model_state_dict
 from torch import Tensor
 
+from trainer import trained_weights
 from trainer.ddim import DDIMTables
+from trainer.picture_codec import PictureCodec
 from trainer.pipeline import Pipeline, load_pipeline
 from trainer.sections import ModelSection
 from trainer.stops import ConfigError, ModelError
-from trainer.weights_file import make_canonical
-
-LORA_FILE = "pytorch_lora_weights.safetensors"
-UNET_FOLDER = "unet"
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -29,9 +21,8 @@ _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 class Policy:
     """A diffusion model seen as a policy: x_t, prompt → the noise it predicts.
 
-    Trained weights are fp32 whatever the precision of the forward pass; the VAE is fp32 too, as
-    some decode to NaN in half precision. The UNet stays in evaluation mode, so that sampling and
-    training compute the same function.
+    Trained weights are fp32 whatever the precision of the forward pass. The UNet stays in
+    evaluation mode, so that sampling and training compute the same function.
 
     Build it with `Policy.load`.
     """
@@ -44,6 +35,7 @@ class Policy:
         self._embeddings: dict[str, Tensor] = {}
         pipeline.text_encoder.to(device)
         pipeline.vae.to(device)
+        self.codec = PictureCodec(pipeline.vae)
         self._unet = pipeline.unet
         # A full fine-tuning keeps fp32 weights and lowers the precision by autocast alone.
         weights = torch.float32 if model.train == "full" else self._dtype
@@ -212,16 +204,21 @@ class Policy:
             )[0]
         return noise.float()
 
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Pictures of final latents: (B, C, h, w) → (B, 3, H, W) fp32, black 0 and white 1.
+    def noised(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t = √ᾱ_t x_0 + √(1−ᾱ_t) n, (B, C, h, w) fp32.
 
-        Not clamped, which would turn an infinite value into a white pixel: see
-        `sampling.finite_images`.
+        Args:
+            latents: x_0, (B, C, h, w).
+            noise: n, (B, C, h, w).
+            timesteps: t of training, (B,) int64.
         """
-        vae = self._pipeline.vae
-        decoded: Tensor = vae.decode(latents.float() / vae.config.scaling_factor).sample
-        return decoded / 2 + 0.5
+        noised: Tensor = self._pipeline.scheduler.add_noise(latents, noise, timesteps)
+        return noised
+
+    @property
+    def training_timesteps(self) -> int:
+        """Timesteps that the model was trained on, 1000 for Stable Diffusion."""
+        return len(self._pipeline.scheduler.alphas_cumprod)
 
     def _named_trained(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
         return ((n, p) for n, p in self._unet.named_parameters() if p.requires_grad)
@@ -263,36 +260,7 @@ class Policy:
         self._unet.set_attn_processor(processor)
 
     def save_trained(self, folder: Path) -> Path:
-        """Write what was trained in the form plain diffusers loads.
-
-        LoRA: `pytorch_lora_weights.safetensors`, for `pipe.load_lora_weights(folder)`.
-        Full: a `unet/` folder, for `UNet2DConditionModel.from_pretrained(folder / "unet")`.
-        It is written beside its place and moved there, so what stands there is complete.
-
-        Returns:
-            The file or folder written.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / (UNET_FOLDER if self._model.train == "full" else LORA_FILE)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as partial:
-            if self._model.train == "full":
-                self._unet.save_pretrained(Path(partial) / UNET_FOLDER)
-                if target.exists():
-                    shutil.rmtree(target)
-            else:
-                self._save_lora(Path(partial))
-            os.replace(Path(partial) / target.name, target)
-        return target
-
-    def _save_lora(self, folder: Path) -> None:
-        config = self._unet.peft_config["default"]
-        weights = get_peft_model_state_dict(self._unet)
-        # Sets come in another order in every process, which would show in the file.
-        metadata = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
-        StableDiffusionLoraLoaderMixin.save_lora_weights(
-            folder,
-            unet_lora_layers=convert_state_dict_to_diffusers(weights),
-            # Without it a loader assumes alpha = rank.
-            unet_lora_adapter_metadata=metadata,
-        )
-        make_canonical(folder / LORA_FILE)
+        """Write what was trained in the form plain diffusers loads, see `trained_weights`."""
+        if self._model.train == "full":
+            return trained_weights.save_unet(self._unet, folder)
+        return trained_weights.save_lora(self._unet, folder)

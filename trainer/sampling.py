@@ -116,7 +116,7 @@ def sample(
         latents[:, step + 1], log_probs[:, step] = step_with_log_prob(
             tables, steps, latents[:, step], predicted, noise[:, step + 1]
         )
-    images, drawn = finite_images(policy.decode(latents[:, -1]))
+    images, drawn = finite_images(policy.codec.decode(latents[:, -1]))
     finite = latents.isfinite().flatten(1).all(1) & log_probs.isfinite().all(1)
     valid = drawn & finite.cpu().numpy()
     images[~valid] = 0

@@ -8,10 +8,11 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 
-from trainer.policy import LORA_FILE, UNET_FOLDER, Policy
+from trainer.policy import Policy
 from trainer.sampling import finite_images
 from trainer.sections import LoraSection, ModelSection
 from trainer.stops import ConfigError, ModelError
+from trainer.trained_weights import LORA_FILE, UNET_FOLDER
 
 
 def predict(policy: Policy, guidance: float = 5.0) -> torch.Tensor:
@@ -110,7 +111,7 @@ def test_tables_of_the_model(lora_policy: Policy) -> None:
 def test_decoding_keeps_what_is_not_finite(lora_policy: Policy) -> None:
     latents = torch.zeros(2, 4, 8, 8)
     latents[1, 0, 0, 0] = torch.nan
-    pictures = lora_policy.decode(latents)
+    pictures = lora_policy.codec.decode(latents)
     assert pictures.shape == (2, 3, 16, 16)
     assert pictures[0].isfinite().all()
     assert pictures[1].isnan().any()
@@ -120,7 +121,7 @@ def test_decoding_does_not_hide_an_infinite_pixel(micro_sd: Path) -> None:
     policy = load(micro_sd)
     with torch.no_grad():
         policy._pipeline.vae.decoder.conv_out.bias.fill_(torch.inf)
-    _, finite = finite_images(policy.decode(torch.zeros(2, 4, 8, 8)))
+    _, finite = finite_images(policy.codec.decode(torch.zeros(2, 4, 8, 8)))
     assert not finite.any()
 
 

@@ -103,7 +103,7 @@ def test_a_step_without_a_probability_is_marked_though_its_picture_is_finite(
     noise = trajectory_noise([1, 2], 3, lora_policy.latent_shape)
     noise[1, 3, 0, 0, 0] = 3e19  # finite, but its square is not
     rollout = sample(lora_policy, tables, ["cat", "dog"], noise, 5.0)
-    assert lora_policy.decode(rollout.latents[:, -1]).isfinite().all()
+    assert lora_policy.codec.decode(rollout.latents[:, -1]).isfinite().all()
     assert rollout.valid.tolist() == [True, False]
     assert not rollout.images[1].any()
 
