@@ -31,6 +31,7 @@ from trainer.sections import (
     PromptsSection,
     RewardSection,
     RunSection,
+    RWRSection,
     SamplingSection,
     ScoringSection,
     TrackingSection,
@@ -65,7 +66,9 @@ class Config(BaseSettings):
     sampling: SamplingSection = SamplingSection()
     """How training pictures are made."""
     training: TrainingSection = TrainingSection()
-    """The policy-gradient update."""
+    """The update."""
+    rwr: RWRSection = RWRSection()
+    """Reward-weighted regression, used when `training.algorithm` is `rwr` or `rwr_sparse`."""
     advantages: AdvantagesSection = AdvantagesSection()
     """How rewards are normalised."""
     rewards: dict[str, RewardSection] = {}
@@ -120,7 +123,7 @@ class Config(BaseSettings):
         Raises:
             ConfigError: a batch size does not divide.
         """
-        return Sizes.derive(self.sampling, self.training, self.evaluation)
+        return Sizes.derive(self.sampling, self.training, self.rwr, self.evaluation)
 
     @property
     def folder(self) -> Path:

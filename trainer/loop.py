@@ -1,7 +1,7 @@
-"""DDPO from the first picture to the last weight (Black et al. 2024, algorithm 1).
+"""A run from the first picture to the last weight (Black et al. 2023, algorithm 1).
 
     evaluate on fixed seeds
-    repeat: sample → rewards → advantages → update → checkpoint
+    repeat: sample → rewards → advantages (or weights) → update → checkpoint
     evaluate on the same seeds, write weights, summary and report
 
 An epoch changes the weights only in its update. Whatever stops it before leaves a checkpoint of
@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from trainer import gallery
-from trainer.advantages import Float64s, global_advantages
+from trainer.advantages import Float64s
+from trainer.algorithms import ALGORITHMS
 from trainer.config import Config
 from trainer.evaluation import evaluate
 from trainer.gallery import Evaluation
@@ -23,12 +24,12 @@ from trainer.report import write_report
 from trainer.rewards import Pending
 from trainer.rollouts import draw, submit
 from trainer.run import Moment, Run, open_run
+from trainer.rwr import effective_sample_size
 from trainer.sampling import Rollout
 from trainer.scores import Bools, Floats, Scores, usable
 from trainer.step_statistics import StepStats, UpdateStats
 from trainer.stops import RunStopped
 from trainer.summary import write_summary
-from trainer.update import PairScorer, update_epoch
 
 _EPOCH_SECONDS = ("seconds_sampling", "seconds_reward_wait", "seconds_update")
 
@@ -73,12 +74,12 @@ def train_epoch(run: Run) -> None:
             max_invalid_fraction=run.config.scoring.max_invalid_fraction,
         )
     rewards = next(iter(scores.by_reward.values()))
-    advantages = _advantages(run, rollout.prompts, rewards, keep)
+    signal = _signal(run, rollout.prompts, rewards, keep)
     updating = time.monotonic()
-    stats = _update(run, moment, rollout, advantages, keep)
+    stats = _update(run, moment, rollout, signal, keep)
     seconds = (sampled - began, time.monotonic() - updating)
     _count(run, rollout, keep, stats)
-    record = _record(run, scores, rewards[keep], keep, stats, seconds)
+    record = _record(run, scores, rewards, signal, keep, stats, seconds)
     run.metrics.append(record)
     _tell(run, record)
     last = run.epoch == run.config.training.epochs
@@ -103,21 +104,17 @@ def _sample(run: Run) -> tuple[Rollout, Pending]:
     return Rollout.cat(batches), pending
 
 
-def _advantages(run: Run, prompts: list[str], rewards: Floats, keep: Bools) -> Float64s:
-    """Advantages of the pictures that count, NaN for the others; larger is always better."""
-    identity = next(iter(run.services.identities.values()))
-    signed = rewards[keep] if identity.direction == "maximize" else -rewards[keep]
-    advantages = np.full(len(rewards), np.nan)
-    if run.config.advantages.per_prompt:
-        kept = [prompt for prompt, flag in zip(prompts, keep, strict=True) if flag]
-        advantages[keep] = run.tracker.update(kept, signed)
-    else:
-        advantages[keep] = global_advantages(signed)
-    return advantages
+def _signal(run: Run, prompts: list[str], rewards: Floats, keep: Bools) -> Float64s:
+    """Advantages or weights of the pictures that count, NaN for the others."""
+    signed = rewards[keep] if run.maximizes else -rewards[keep]
+    kept = [prompt for prompt, flag in zip(prompts, keep, strict=True) if flag]
+    signal = np.full(len(rewards), np.nan)
+    signal[keep] = ALGORITHMS[run.config.training.algorithm].signal(run, kept, signed)
+    return signal
 
 
 def _update(
-    run: Run, moment: Moment, rollout: Rollout, advantages: Float64s, keep: Bools
+    run: Run, moment: Moment, rollout: Rollout, signal: Float64s, keep: Bools
 ) -> UpdateStats:
     """Change the weights.
 
@@ -125,7 +122,7 @@ def _update(
     after the update, whose end is then saved.
     """
     config = run.config
-    scorer = PairScorer.build(run.policy, run.tables, rollout, config.sampling.guidance_scale)
+    algorithm = ALGORITHMS[config.training.algorithm]
     saved = run.saved(moment)
     with run.terminal.phase("updating", config.sizes.steps_per_epoch) as phase:
 
@@ -134,9 +131,7 @@ def _update(
             if saved:
                 run.interrupts.check()
 
-        stats = update_epoch(
-            scorer, run.optimizer, advantages, keep, config.training, run.shuffling, after_step
-        )
+        stats = algorithm.update(run, rollout, signal, keep, after_step)
     run.skipped_in_a_row = stats.consecutive_skipped(run.skipped_in_a_row)
     if run.skipped_in_a_row >= config.training.max_skipped_steps:
         raise RunStopped(
@@ -151,7 +146,8 @@ def _update(
 def _begin(run: Run) -> None:
     """Measure the model as it is, and check that training it makes sense."""
     with run.saved_when_stopped(run.moment()):
-        check_ratio(run.policy, run.tables, run.config)
+        if not run.config.training.is_regression:
+            check_ratio(run.policy, run.tables, run.config)
         check_rewards(_evaluate(run))
 
 
@@ -199,20 +195,24 @@ def _record(
     run: Run,
     scores: Scores,
     rewards: Floats,
+    signal: Float64s,
     keep: Bools,
     stats: UpdateStats,
     seconds: tuple[float, float],
 ) -> dict[str, float]:
     """The epoch in numbers, see `tracking.METRICS`."""
     sampling, updating = seconds
+    kept = rewards[keep]
+    effective = effective_sample_size(signal[keep])
     return {
         "epoch": run.epoch,
         "reward_queries": run.reward_queries,
-        "reward_mean": float(rewards.mean()),
-        "reward_std": float(rewards.std()),
-        "reward_min": float(rewards.min()),
-        "reward_max": float(rewards.max()),
+        "reward_mean": float(kept.mean()),
+        "reward_std": float(kept.std()),
+        "reward_min": float(kept.min()),
+        "reward_max": float(kept.max()),
         "masked": int(np.count_nonzero(~keep)),
+        "effective_samples": effective if run.config.training.is_regression else float("nan"),
         **stats.metrics(),
         "seconds_sampling": sampling,
         "seconds_reward_wait": scores.wait_s,
@@ -244,10 +244,11 @@ def _tell(run: Run, record: dict[str, float]) -> None:
     seconds = sum(record[key] for key in record if key in _EPOCH_SECONDS)
     masked = f", {record['masked']:.0f} masked" if record["masked"] else ""
     note = f"reward {record['reward_mean']:.4g}, {record['images_per_second']:.3g} images/s"
-    run.terminal.say(
-        f"epoch {run.epoch}/{total}: {note}, kl {record['approx_kl']:.2g}, "
-        f"clipped {100 * record['clip_fraction']:.0f} %, {seconds:.1f} s{masked}"
-    )
+    if run.config.training.is_regression:
+        step = f"loss {record['loss']:.3g}, effective samples {record['effective_samples']:.0f}"
+    else:
+        step = f"kl {record['approx_kl']:.2g}, clipped {100 * record['clip_fraction']:.0f} %"
+    run.terminal.say(f"epoch {run.epoch}/{total}: {note}, {step}, {seconds:.1f} s{masked}")
     run.terminal.epoch_done(note)
 
 

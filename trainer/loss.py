@@ -1,8 +1,10 @@
-"""The clipped policy-gradient loss of DDPO-IS.
+"""The policy-gradient losses of DDPO.
 
-Black et al. 2024 (DDPO, eq. 4) with the clipping of Schulman et al. 2017 (PPO, eq. 7).
+DDPO-IS: Black et al. 2023, eq. 4, with the clipping of Schulman et al. 2017 (PPO, eq. 7).
+DDPO-SF: Black et al. 2023, eq. 3 (REINFORCE).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,11 +12,11 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class PPOLoss:
+class PairLoss:
     """Per-pair outcome; all fields (P,). Only `loss` carries a gradient."""
 
     loss: Tensor
-    """max(−Â ρ, −Â clip(ρ, 1−c, 1+c)); the batch loss is its mean."""
+    """What the batch loss is the mean of."""
     ratio: Tensor
     """ρ = exp(log_prob − old_log_prob)."""
     approx_kl: Tensor
@@ -29,8 +31,8 @@ def ppo_loss(
     advantage: Tensor,
     clip_range: float,
     advantage_clip: float,
-) -> PPOLoss:
-    """Loss of each (sample, timestep) pair, unreduced.
+) -> PairLoss:
+    """max(−Â ρ, −Â clip(ρ, 1−c, 1+c)) of each (sample, timestep) pair: DDPO-IS.
 
     Args:
         log_prob: under the current policy, (P,).
@@ -40,10 +42,38 @@ def ppo_loss(
         advantage_clip: A_max; advantages are clamped to ± this.
     """
     clamped = advantage.clamp(-advantage_clip, advantage_clip)
+    ratio = (log_prob - old_log_prob).exp()
+    loss = torch.maximum(-clamped * ratio, -clamped * ratio.clamp(1 - clip_range, 1 + clip_range))
+    return _measured(loss, log_prob, old_log_prob, clip_range)
+
+
+def score_function_loss(
+    log_prob: Tensor,
+    old_log_prob: Tensor,
+    advantage: Tensor,
+    clip_range: float,
+    advantage_clip: float,
+) -> PairLoss:
+    """−Â log p of each (sample, timestep) pair: DDPO-SF, without ratio and without clipping.
+
+    At the policy that drew the samples its gradient is that of `ppo_loss`. Farther from it the
+    gradient is biased, hence one update per collection of samples.
+
+    Args:
+        log_prob, old_log_prob, advantage, advantage_clip: as for `ppo_loss`.
+        clip_range: what `clipped` counts; the loss does not depend on it.
+    """
+    loss = -advantage.clamp(-advantage_clip, advantage_clip) * log_prob
+    return _measured(loss, log_prob, old_log_prob, clip_range)
+
+
+@torch.no_grad()
+def _measured(loss: Tensor, log_prob: Tensor, old_log_prob: Tensor, clip_range: float) -> PairLoss:
     difference = log_prob - old_log_prob
     ratio = difference.exp()
-    loss = torch.maximum(-clamped * ratio, -clamped * ratio.clamp(1 - clip_range, 1 + clip_range))
-    with torch.no_grad():
-        approx_kl = 0.5 * difference.square()
-        clipped = ((ratio - 1).abs() > clip_range).to(ratio.dtype)
-    return PPOLoss(loss, ratio.detach(), approx_kl.detach(), clipped)
+    clipped = ((ratio - 1).abs() > clip_range).to(ratio.dtype)
+    return PairLoss(loss, ratio, 0.5 * difference.square(), clipped)
+
+
+Surrogate = Callable[[Tensor, Tensor, Tensor, float, float], PairLoss]
+"""`ppo_loss` or `score_function_loss`."""

@@ -86,6 +86,11 @@ class Run:
         """Seconds of training and evaluation so far, without set-up."""
         return self.seconds_before + time.monotonic() - self.started
 
+    @property
+    def maximizes(self) -> bool:
+        """Whether a larger reward is a better one."""
+        return next(iter(self.services.identities.values())).direction == "maximize"
+
     def moment(self) -> Moment:
         """Where the run stands now; valid for as long as the weights do not change."""
         state = RunState(

@@ -105,19 +105,24 @@ class SamplingSection(Section):
     compared with others of the very same prompt and weights."""
 
 
-class TrainingSection(Section):
-    """The policy-gradient update (DDPO-IS)."""
+Algorithm = Literal["ddpo_is", "ddpo_sf", "rwr", "rwr_sparse"]
 
-    algorithm: Literal["ddpo_is"] = "ddpo_is"
-    """`ddpo_is`: policy gradient with importance sampling and clipping."""
+
+class TrainingSection(Section):
+    """The update."""
+
+    algorithm: Algorithm = "ddpo_is"
+    """`ddpo_is`: policy gradient with importance sampling and clipping. `ddpo_sf`: REINFORCE, one
+    update per epoch. `rwr`: the denoising loss on the epoch's pictures, weighted by a softmax of
+    their rewards. `rwr_sparse`: the same on the best pictures alone."""
     epochs: Count = 100
     """Rounds of sampling, scoring and training."""
     batch_size: Count = 64
-    """Samples per optimiser step; divides `sampling.samples_per_epoch`."""
+    """Samples per optimiser step; divides `sampling.samples_per_epoch` (not so for RWR)."""
     micro_batch_size: Count = 16
     """(Sample, timestep) pairs per forward and backward pass. Affects speed and memory only."""
     inner_epochs: Count = 1
-    """Passes over the epoch's samples."""
+    """Passes over the epoch's samples; RWR counts `rwr.updates` instead."""
     timestep_window: tuple[Annotated[float, Field(ge=0, lt=1)], Fraction] = (0.0, 1.0)
     """Part of the trajectory that is trained on, as shares of it from the noisiest step on:
     [0, 0.5] is its first half, in which the layout is decided."""
@@ -164,9 +169,44 @@ class TrainingSection(Section):
         """How many of them are trained on in one pass."""
         return int(len(self.window(steps)) * self.timestep_fraction)
 
+    @property
+    def is_regression(self) -> bool:
+        """RWR, which trains on pictures, not on trajectories."""
+        return self.algorithm in ("rwr", "rwr_sparse")
+
+
+class RWRSection(Section):
+    """Reward-weighted regression, used when `training.algorithm` is `rwr` or `rwr_sparse`."""
+
+    group: Literal["prompt", "epoch"] = "prompt"
+    """Pictures are weighed against the others of their prompt, or of the whole epoch."""
+    inverse_temperature: NonNegative = 0.2
+    """β of the softmax of `rwr`; it multiplies the reward. Published: 0.2 on raw rewards."""
+    standardize: bool = False
+    """`rwr`: bring the rewards of a group to mean 0 and deviation 1 first, so that β does not
+    depend on the reward's unit."""
+    keep: Literal["percentile", "streaming_percentile", "threshold"] = "percentile"
+    """What `rwr_sparse` keeps: the best of each group, the best of all drawn so far in the epoch,
+    or what reaches `rwr.threshold`."""
+    percentile: Annotated[float, Field(ge=0, le=100)] = 90.0
+    """Percentile that a picture must reach to be kept."""
+    threshold: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    """Reward that a picture must reach to be kept, with `keep = "threshold"`."""
+    updates: Count = 400
+    """Optimiser steps per epoch."""
+    guided_loss: bool = True
+    """Train the guided prediction, as published; else the plain one, as in pretraining."""
+    prompt_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Without `rwr.guided_loss`: share of pictures trained on without their prompt, which keeps the
+    unconditional half of the guidance in step."""
+    data: Literal["pictures", "latents"] = "pictures"
+    """Train on the drawn pictures, encoded again, as published; or on the sampler's own latents."""
+    fresh_optimizer: bool = True
+    """Begin every epoch with an empty optimiser, as published."""
+
 
 class AdvantagesSection(Section):
-    """How rewards are normalised."""
+    """How rewards are normalised; not for RWR."""
 
     per_prompt: bool = True
     """Normalise by a running mean and deviation per prompt; else by those of the epoch."""

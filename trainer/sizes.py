@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import NoReturn
 
-from trainer.sections import EvaluationSection, SamplingSection, TrainingSection
+from trainer.sections import EvaluationSection, RWRSection, SamplingSection, TrainingSection
 from trainer.stops import ConfigError
 
 
@@ -16,7 +16,8 @@ class Sizes:
     sampling_batches_per_epoch: int
     """Calls of the sampler per epoch."""
     trained_timesteps: int
-    """Timesteps trained on per sample and pass: int(steps in the window · timestep_fraction)."""
+    """Timesteps trained on per sample and pass: int(steps in the window · timestep_fraction); 1 for
+    RWR, which draws one for each sample of an optimiser step."""
     pairs_per_step: int
     """(Sample, timestep) pairs behind one optimiser step."""
     micro_batches_per_step: int
@@ -35,6 +36,7 @@ class Sizes:
         cls,
         sampling: SamplingSection,
         training: TrainingSection,
+        rwr: RWRSection,
         evaluation: EvaluationSection,
     ) -> "Sizes":
         """Compute every size.
@@ -44,13 +46,13 @@ class Sizes:
         """
         samples = sampling.samples_per_epoch
         _check_divides("sampling.batch_size", sampling.batch_size, samples)
-        _check_divides("training.batch_size", training.batch_size, samples)
         _check_divides("sampling.samples_per_prompt", sampling.samples_per_prompt, samples)
-        timesteps = training.trained_timesteps(sampling.steps)
-        if timesteps < 1:
-            _refuse_no_timesteps(sampling, training)
+        if training.is_regression:
+            timesteps, steps = 1, rwr.updates
+        else:
+            timesteps = _trained_timesteps(sampling, training)
+            steps = training.inner_epochs * (samples // training.batch_size)
         pairs = training.batch_size * timesteps
-        steps = training.inner_epochs * (samples // training.batch_size)
         return cls(
             samples_per_epoch=samples,
             sampling_batches_per_epoch=samples // sampling.batch_size,
@@ -66,6 +68,23 @@ class Sizes:
     def as_dict(self) -> dict[str, int]:
         """Name → number, in the order they are declared."""
         return asdict(self)
+
+
+def _trained_timesteps(sampling: SamplingSection, training: TrainingSection) -> int:
+    samples = sampling.samples_per_epoch
+    _check_divides("training.batch_size", training.batch_size, samples)
+    if training.algorithm == "ddpo_sf" and (
+        training.batch_size < samples or training.inner_epochs > 1
+    ):
+        raise ConfigError(
+            "ddpo_sf makes one update per epoch: set training.batch_size to "
+            f"sampling.samples_per_epoch {samples} (it is {training.batch_size}) and "
+            f"training.inner_epochs to 1 (it is {training.inner_epochs})"
+        )
+    timesteps = training.trained_timesteps(sampling.steps)
+    if timesteps < 1:
+        _refuse_no_timesteps(sampling, training)
+    return timesteps
 
 
 def _refuse_no_timesteps(sampling: SamplingSection, training: TrainingSection) -> NoReturn:

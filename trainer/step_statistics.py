@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.loss import PPOLoss
+from trainer.loss import PairLoss
 
 
 @dataclass(frozen=True)
@@ -15,9 +15,9 @@ class StepStats:
     """One optimiser step. Means are over the step's pairs that went through the network."""
 
     loss: float
-    """Mean of the clipped objective over the valid pairs; falls below 0 as the policy improves."""
+    """Mean loss of the valid pairs. That of DDPO-IS falls below 0 as the policy improves."""
     approx_kl: float
-    """Mean of ½ (log-prob − old log-prob)²."""
+    """Mean of ½ (log-prob − old log-prob)²; this and the ratios are NaN for RWR."""
     clip_fraction: float
     """Share of pairs whose ratio left 1 ± clip_range."""
     ratio_mean: float
@@ -32,6 +32,29 @@ class StepStats:
     """Valid pairs: what the gradient is the mean over."""
     skipped: bool
     """The gradient was not finite, or no sample was valid, so no weight was changed."""
+
+
+def regression_stats(loss: Tensor, grad_norm: Tensor, pictures: int) -> StepStats:
+    """The numbers of a step of RWR, which has no ratios.
+
+    Args:
+        loss: mean weighted denoising loss of the step.
+        grad_norm: before clipping; not finite if any gradient is not.
+        pictures: what the gradient is the mean over.
+    """
+    value, norm = torch.stack([loss, grad_norm.float()]).tolist()
+    nan = math.nan
+    return StepStats(
+        loss=value,
+        approx_kl=nan,
+        clip_fraction=nan,
+        ratio_mean=nan,
+        ratio_min=nan,
+        ratio_max=nan,
+        grad_norm=norm,
+        pairs=pictures,
+        skipped=not math.isfinite(norm),
+    )
 
 
 @dataclass(frozen=True)
@@ -74,7 +97,7 @@ class Totals:
         self._low = torch.full((), math.inf, device=device)
         self._high = torch.full((), -math.inf, device=device)
 
-    def add(self, outcome: PPOLoss) -> None:
+    def add(self, outcome: PairLoss) -> None:
         """Take in one micro-batch."""
         parts = (outcome.loss.detach(), outcome.approx_kl, outcome.clipped, outcome.ratio)
         self._sums += torch.stack([part.sum() for part in parts])

@@ -23,8 +23,10 @@ METRICS: Mapping[str, str] = {
     "reward_min": "Smallest of those rewards.",
     "reward_max": "Largest of those rewards.",
     "masked": "Pictures of the epoch that were left out because they have no score.",
-    "loss": "Clipped policy-gradient loss, averaged over the epoch's (sample, timestep) pairs.",
-    "approx_kl": "0.5 · mean((log p − log p_old)²): how far the policy moved within the epoch.",
+    "effective_samples": "(Σw)² / Σw² of the weights of RWR: how many pictures count as much.",
+    "loss": "Loss, averaged over what the epoch's optimiser steps were computed on.",
+    "approx_kl": "0.5 · mean((log p − log p_old)²): how far the policy moved within the epoch. "
+    "This and the ratios: not for RWR.",
     "clip_fraction": "Share of the pairs whose probability ratio left the clip range.",
     "ratio_mean": "Mean probability ratio of the pairs.",
     "ratio_min": "Smallest probability ratio.",

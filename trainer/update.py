@@ -1,4 +1,4 @@
-"""The policy-gradient update of DDPO-IS: one epoch's samples → a few optimiser steps.
+"""The policy-gradient update of DDPO: one epoch's samples → a few optimiser steps.
 
 Black et al. 2024 (DDPO), section 4.3 and appendix D. The samples are permuted, and each
 sample's timesteps are permuted independently, so one optimiser step mixes timesteps. Its
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from trainer.ddim import DDIMTables, step_log_prob, step_mean
-from trainer.loss import ppo_loss
+from trainer.loss import Surrogate, ppo_loss
 from trainer.policy import Policy
 from trainer.sampling import Rollout
 from trainer.sections import TrainingSection
@@ -93,6 +93,7 @@ def update_epoch(
     training: TrainingSection,
     generator: torch.Generator,
     on_step: Callable[[StepStats], None] = lambda _: None,
+    surrogate: Surrogate = ppo_loss,
 ) -> UpdateStats:
     """Train on one epoch's samples, `training.inner_epochs` times over.
 
@@ -106,6 +107,7 @@ def update_epoch(
         training: sizes and clipping; `training.batch_size` divides N.
         generator: CPU generator of the permutations; its state belongs in a checkpoint.
         on_step: called after every optimiser step.
+        surrogate: loss of a pair: that of DDPO-IS, or of DDPO-SF.
 
     Raises:
         ValueError: lengths differ, the batch size does not divide them, or an advantage of a
@@ -115,7 +117,9 @@ def update_epoch(
     steps = []
     for _ in range(training.inner_epochs):
         for pairs in epoch_pairs(scorer.rollout.log_probs.shape, training, generator):
-            steps.append(_optimiser_step(scorer, optimizer, pairs, advantages, valid, training))
+            steps.append(
+                _optimiser_step(scorer, optimizer, pairs, advantages, valid, training, surrogate)
+            )
             on_step(steps[-1])
     return UpdateStats(steps)
 
@@ -162,6 +166,7 @@ def _optimiser_step(
     advantages: npt.NDArray[np.float64],
     valid: npt.NDArray[np.bool_],
     training: TrainingSection,
+    surrogate: Surrogate,
 ) -> StepStats:
     """Accumulate the gradient over micro-batches, clip it, step."""
     samples = pairs[:, 0].numpy()
@@ -177,7 +182,7 @@ def _optimiser_step(
     placed = trained.to(scorer.policy.device)
     for first in range(0, len(placed), training.micro_batch_size):
         batch = placed[first : first + training.micro_batch_size].unbind(1)
-        outcome = ppo_loss(
+        outcome = surrogate(
             scorer.log_prob(*batch),
             scorer.rollout.log_probs[batch],
             weights[batch[0]],

@@ -44,6 +44,12 @@ def lora_policy(micro_sd: Path) -> Policy:
 
 
 @pytest.fixture
+def micro_policy(micro_sd: Path) -> Callable[[], Policy]:
+    """Makes the micro pipeline with fresh adapters, the same ones at every call."""
+    return lambda: Policy.load(ModelSection(path=str(micro_sd), train="lora"), seed=3)
+
+
+@pytest.fixture
 def full_policy(micro_sd: Path) -> Policy:
     """The micro pipeline with its whole UNet trained."""
     return Policy.load(ModelSection(path=str(micro_sd), train="full"))

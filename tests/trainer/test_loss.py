@@ -1,4 +1,4 @@
-"""The clipped loss: the reference's numbers, hand-computed ones, and where its gradient is zero."""
+"""The losses: the reference's numbers, hand-computed ones, and where its gradient is zero."""
 
 import json
 import math
@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.loss import ppo_loss
+from trainer.loss import ppo_loss, score_function_loss
 
 CLIP = 1e-4
 
@@ -102,3 +102,20 @@ def test_at_the_old_policy_it_is_the_score_function_gradient(advantages: list[fl
     ppo_loss(log_prob, log_prob.detach(), a, CLIP, 5.0).loss.sum().backward()  # type: ignore[no-untyped-call]
     assert log_prob.grad is not None
     assert np.allclose(log_prob.grad.numpy(), -np.clip(advantages, -5, 5))
+
+
+@given(
+    advantages=st.lists(st.floats(-8, 8), min_size=1, max_size=8),
+    difference=st.floats(-0.1, 0.1),
+)
+def test_the_score_function_loss_is_reinforce_wherever_the_policy_is(
+    advantages: list[float], difference: float
+) -> None:
+    a = torch.tensor(advantages, dtype=torch.float64)
+    log_prob = torch.full_like(a, difference, requires_grad=True)
+    outcome = score_function_loss(log_prob, torch.zeros_like(a), a, CLIP, 5.0)
+    outcome.loss.sum().backward()  # type: ignore[no-untyped-call]
+    assert log_prob.grad is not None
+    assert np.allclose(log_prob.grad.numpy(), -np.clip(advantages, -5, 5))
+    # What is measured is that of the ratio all the same.
+    assert outcome.ratio.tolist() == pytest.approx([math.exp(difference)] * len(advantages))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.sections import EvaluationSection, SamplingSection, TrainingSection
+from trainer.sections import EvaluationSection, RWRSection, SamplingSection, TrainingSection
 from trainer.sizes import Sizes
 from trainer.stops import ConfigError
 
@@ -35,6 +35,7 @@ def derive(
             epochs=3,
             inner_epochs=2,
         ),
+        RWRSection(updates=7),
         EvaluationSection(samples=10),
     )
 

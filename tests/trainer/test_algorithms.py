@@ -1,0 +1,225 @@
+"""All four algorithms in the one loop, against a real service: they learn, and resume exactly."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from trainer import checkpoints, loop
+from trainer.algorithms import ALGORITHMS
+from trainer.config import Config
+from trainer.loop import train
+from trainer.run import Run
+from trainer.scores import Bools
+from trainer.stops import ConfigError, Interrupted, RunStopped
+
+if TYPE_CHECKING:
+    from tests.conftest import ServiceProcess
+
+BLUE = """
+class Blue:
+    name, max_batch_size = "blue", 64
+
+    def score(self, items):
+        return [float(item.image[..., 2].mean() - item.image[..., :2].mean()) for item in items]
+"""
+GREY = """
+class Yellow:
+    name, direction, max_batch_size = "yellow", "minimize", 64
+
+    def score(self, items):
+        return [float(item.image[..., :2].mean() - item.image[..., 2].mean()) for item in items]
+"""
+# What each of them learns the blue reward with, on a model with random weights.
+SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
+    "ddpo_is": {"training": {"learning_rate": 3e-2, "batch_size": 16, "epochs": 8}},
+    "ddpo_sf": {"training": {"learning_rate": 5e-2, "batch_size": 64, "epochs": 16}},
+    "rwr": {
+        "training": {"learning_rate": 2e-3, "batch_size": 16, "epochs": 8},
+        "rwr": {"inverse_temperature": 3.0, "updates": 16, "guided_loss": False},
+        "sampling": {"guidance_scale": 1.0},
+    },
+    "rwr_sparse": {
+        "training": {"learning_rate": 3e-3, "batch_size": 16, "epochs": 6},
+        "rwr": {"updates": 12},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def blue(start_service: Callable[..., "ServiceProcess"]) -> "ServiceProcess":
+    """Blueness of a picture: what is blue scores high."""
+    return start_service("blue:Blue", BLUE)
+
+
+@pytest.fixture
+def config_of(micro_sd: Path, tmp_path: Path) -> Callable[..., Config]:
+    """A short run of an algorithm; sections given by keyword are laid over it."""
+
+    def build(algorithm: str, url: str, name: str = "run", **sections: dict[str, Any]) -> Config:
+        prompts = tmp_path / "prompts.txt"
+        prompts.write_text("a cat\nan ant\n")
+        values: dict[str, dict[str, Any]] = {
+            "run": {"dir": str(tmp_path), "name": name, "seed": 1, "threads": 1},
+            "model": {"path": str(micro_sd), "train": "full"},
+            "prompts": {"source": str(prompts)},
+            "sampling": {
+                "steps": 3,
+                "batch_size": 16,
+                "samples_per_epoch": 16,
+                "samples_per_prompt": 8,
+                "guidance_scale": 2.0,
+            },
+            "training": {"algorithm": algorithm, "epochs": 2, "clip_range": 0.1, "batch_size": 16},
+            "rwr": {
+                "standardize": True,
+                "inverse_temperature": 2.0,
+                "updates": 4,
+                "data": "latents",
+            },
+            "advantages": {"buffer_size": 32, "min_count": 4},
+            "evaluation": {"samples": 4},
+            "tracking": {"tensorboard": False},
+            "rewards": {"blue": {"urls": [url]}},
+        }
+        for section, changes in sections.items():
+            values[section] = values.get(section, {}) | changes
+        return Config.model_validate(values)
+
+    return build
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_simple_reward_rises(
+    blue: "ServiceProcess", config_of: Callable[..., Config], algorithm: str
+) -> None:
+    sections = {name: dict(section) for name, section in SETTINGS[algorithm].items()}
+    more = {"samples_per_epoch": 64, "samples_per_prompt": 16}
+    sections["sampling"] = more | sections.get("sampling", {})
+    folder = train(config_of(algorithm, blue.url, evaluation={"samples": 32}, **sections))
+    reward = json.loads((folder / "summary.json").read_text())["reward"]
+    assert reward["after"]["ci95"][0] > reward["before"]["ci95"][1]
+    effective = [record["effective_samples"] for record in records(folder)]
+    if algorithm.startswith("rwr"):
+        assert all(1 <= count < 64 for count in effective)
+        assert records(folder)[0]["approx_kl"] is None
+    else:
+        assert set(effective) == {None}
+
+
+@pytest.mark.parametrize("algorithm", ["ddpo_sf", "rwr", "rwr_sparse"])
+def test_resuming_gives_the_same_weights(
+    blue: "ServiceProcess",
+    config_of: Callable[..., Config],
+    algorithm: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    epochs = {"epochs": 3}
+    straight = train(config_of(algorithm, blue.url, "straight", training=epochs))
+    signal = loop._signal
+
+    def stopping(run: Run, *rest: Any) -> Any:
+        if run.epoch == 1:
+            monkeypatch.setattr(loop, "_signal", signal)
+            raise Interrupted("stopped by SIGTERM", 15)
+        return signal(run, *rest)
+
+    monkeypatch.setattr(loop, "_signal", stopping)
+    with pytest.raises(Interrupted):
+        train(config_of(algorithm, blue.url, training=epochs))
+    folder = train(config_of(algorithm, blue.url, training=epochs), resume=True)
+    assert weights(folder) == weights(straight)
+
+
+def test_at_the_old_policy_both_policy_gradients_are_one(
+    blue: "ServiceProcess", config_of: Callable[..., Config]
+) -> None:
+    # One step from the same weights: at the policy that drew the samples the ratio is 1.
+    one = {"epochs": 1, "batch_size": 16}
+    found = [
+        checkpoints.load(checkpoints.newest(train(config_of(name, blue.url, name, training=one))
+                                            / "checkpoints") or Path()).weights
+        for name in ("ddpo_is", "ddpo_sf")
+    ]  # fmt: skip
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(found[1][name], tensor, rtol=0, atol=1e-3)
+    flat = [torch.cat([w.flatten() for w in weights.values()]) for weights in found]
+    assert (flat[0] - flat[1]).abs().mean() < 1e-5
+
+
+def test_a_lower_is_better_reward_weighs_the_other_way(
+    blue: "ServiceProcess",
+    config_of: Callable[..., Config],
+    start_service: Callable[..., "ServiceProcess"],
+) -> None:
+    yellow = start_service("yellow:Yellow", GREY)
+    one = {"epochs": 1}
+    more = train(config_of("rwr", blue.url, "more", training=one))
+    less = train(config_of("rwr", yellow.url, "less", training=one))
+    assert weights(more) == weights(less)
+
+
+def kept_of(monkeypatch: pytest.MonkeyPatch, config: Config) -> tuple[list[list[float]], list[Any]]:
+    """The weights and the rewards of every epoch of a run."""
+    signals, given = [], []
+    signal = loop._signal
+
+    def noting(run: Run, prompts: list[str], rewards: Any, keep: Bools) -> Any:
+        given.append(rewards)
+        signals.append(signal(run, prompts, rewards, keep).tolist())
+        return np.array(signals[-1])
+
+    monkeypatch.setattr(loop, "_signal", noting)
+    train(config)
+    return signals, given
+
+
+def test_sparse_weights_keep_the_best_of_each_prompt(
+    blue: "ServiceProcess", config_of: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of("rwr_sparse", blue.url, training={"epochs": 1}, rwr={"percentile": 75})
+    (signal,), (rewards,) = kept_of(monkeypatch, config)
+    for group in (slice(0, 8), slice(8, 16)):
+        assert sum(signal[group]) == 2
+        best = sorted(rewards[group])[-2:]
+        assert sorted(rewards[group][np.array(signal[group]) == 1]) == best
+
+
+def test_a_threshold_is_in_the_reward_s_own_units(
+    blue: "ServiceProcess", config_of: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rwr = {"keep": "streaming_percentile", "percentile": 50, "group": "epoch"}
+    (signal,), (rewards,) = kept_of(
+        monkeypatch, config_of("rwr_sparse", blue.url, training={"epochs": 1}, rwr=rwr)
+    )
+    limit = float(np.sort(rewards)[-3])
+    rwr = {"keep": "threshold", "threshold": limit}
+    again, _ = kept_of(
+        monkeypatch, config_of("rwr_sparse", blue.url, "b", training={"epochs": 1}, rwr=rwr)
+    )
+    assert sum(again[0]) == 3
+    assert 4 <= sum(signal) <= 12
+    unreachable = {"keep": "threshold", "threshold": 300.0}
+    with pytest.raises(RunStopped, match=r"no picture of epoch 1 reached rwr.threshold = 300 "):
+        train(config_of("rwr_sparse", blue.url, "c", rwr=unreachable))
+
+
+def test_one_update_per_collection(config_of: Callable[..., Config]) -> None:
+    config = config_of("ddpo_sf", "http://127.0.0.1:9", training={"batch_size": 8})
+    with pytest.raises(
+        ConfigError, match=r"one update per epoch: set training.batch_size to .* 16"
+    ):
+        _ = config.sizes
