@@ -15,7 +15,8 @@ CARD = Path("emoji_world/MODEL_CARD.md")
 
 app = typer.Typer(
     help="Rebuild the emoji world: icons, build, pretrain, decoder, classifier, export, evaluate, "
-    "captioner, clip, examine, card, in this order. Run it in the folder that holds emoji_world.",
+    "captioner, clip, examine, confusion, card, in this order. Run it in the folder that holds "
+    "emoji_world.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -224,6 +225,29 @@ def examine(
     plan = ExamPlan(held_out, samples, steps, guidance, seed)
     for line in examine_models(load_icons(cache / "icons.npz"), models, plan):
         print(line)
+
+
+@app.command()
+def confusion(
+    reward: Annotated[
+        list[str],
+        typer.Option(metavar="NAME=URL", help="A running reward service; may be repeated."),
+    ],
+    cache: CacheOption = CACHE,
+    pictures: Annotated[int, typer.Option(min=2, help="Real pictures per row.")] = 20,
+    seed: SeedOption = 2000,
+    out: Annotated[Path, typer.Option(help="Page to write.")] = Path("docs/confusion.md"),
+) -> None:
+    """Ask reward services about real pictures under right and wrong prompts."""
+    from emoji_world.confusion import confusion_page
+    from emoji_world.icons import load_icons
+
+    services = dict(given.split("=", 1) for given in reward if "=" in given)
+    if len(services) < len(reward):
+        raise ValueError("--reward is not of the form NAME=URL, or a name comes twice")
+    page = confusion_page(services, load_icons(cache / "icons.npz"), pictures, seed)
+    out.write_text(page, encoding="utf-8")
+    print(out)
 
 
 def folder_megabytes(folder: Path) -> float:

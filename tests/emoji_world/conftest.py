@@ -5,7 +5,7 @@ with a UNet of the same kind that is small.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from emoji_world.generator import (
 from emoji_world.icons import RASTER_SIZE, IconSet, build_cache, load_icons
 from emoji_world.latents import CHANNELS, PATCH, PatchComponents
 from emoji_world.vocabulary import STYLES, required_icons
+from tests.conftest import ServiceProcess
 
 PACKAGES = Path(__file__).parents[2] / "emoji_world" / "node_modules"
 
@@ -46,6 +47,21 @@ def artwork(tmp_path_factory: pytest.TempPathFactory) -> IconSet:
     cache = tmp_path_factory.mktemp("artwork") / "icons.npz"
     build_cache(PACKAGES, cache)
     return load_icons(cache)
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., ServiceProcess]]:
+    """`serve(reward, **environment)`: a reward service for this test."""
+    running: list[ServiceProcess] = []
+
+    def start(reward: str, **environment: str) -> ServiceProcess:
+        running.append(ServiceProcess(tmp_path, **environment))
+        running[-1].start(reward)
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.kill()
 
 
 @pytest.fixture(scope="session")

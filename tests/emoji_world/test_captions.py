@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,3 +96,18 @@ def test_one_seed_shows_the_same() -> None:
     first, again, other = (shown_instead(CAPTIONS, np.random.default_rng(s)) for s in (1, 1, 2))
     assert first == again
     assert first != other
+
+
+def test_the_prompt_files_are_the_rare_pairs() -> None:
+    folder = Path(__file__).parents[2] / "emoji_world" / "prompts"
+    trained, held_out = (
+        (folder / name).read_text(encoding="utf-8").splitlines()
+        for name in ("rare_pairs.txt", "rare_pairs_held_out.txt")
+    )
+    rare = {c.text for c in all_captions() if c.rare and c.family == "activity"}
+    assert sorted([*trained, *held_out]) == sorted(rare)
+    # Each of the 18 animals holds out one activity, each activity a third of the animals.
+    nouns = {c.text: c.noun for c in all_captions()}
+    assert sorted(nouns[text] for text in held_out) == sorted(IDLE_ANIMALS)
+    for activity in ACTIVITIES[:3]:
+        assert sum(text.endswith(activity.phrase) for text in held_out) == 6
