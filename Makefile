@@ -6,10 +6,13 @@ BIN := .venv/bin
 READY := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: bench chaos check demo docs fmt help install test
+.PHONY: bench chaos check demo demo-alignment docs fmt help install test
 
 demo: $(READY) ## train on the JPEG reward, two processes on this machine, into runs/demo/
-	@bash scripts/demo.sh
+	@bash scripts/demo.sh compressibility
+
+demo-alignment: $(READY) ## train on what a LLaVA says of the pictures, into runs/demo-alignment/
+	@bash scripts/demo.sh alignment
 
 test: check ## run check, then all tests in random order with branch coverage
 	$(BIN)/pytest --cov --cov-report=term
@@ -35,7 +38,7 @@ docs: $(READY) ## write the generated parts of the docs anew (settings, options,
 install: $(READY) ## create .venv with everything, at the pinned versions
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer was not found: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }

@@ -76,8 +76,10 @@ def trainer_settings() -> str:
     for name, field in Config.model_fields.items():
         section = field.annotation
         prefix = f"{name}."
-        if name == "rewards":
-            section, prefix = RewardSection, "rewards.NAME."
+        about = one_line(field.description)
+        if name in ("rewards", "monitors"):
+            section, prefix = RewardSection, f"{name}.NAME."
+            about = f"{about} {one_line(RewardSection.__doc__)}"
         assert isinstance(section, type)
         assert issubclass(section, BaseModel)
         rows = [
@@ -88,7 +90,7 @@ def trainer_settings() -> str:
             )
             for key, entry in settings(section, prefix)
         ]
-        heading = f"### `[{name}]`\n\n{one_line(section.__doc__)}\n\n"
+        heading = f"### `[{name}]`\n\n{about}\n\n"
         blocks.append(heading + table(("setting", "default", "meaning"), *rows))
     return "\n".join(blocks)
 

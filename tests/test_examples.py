@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from emoji_world.captions import all_captions
 from examples.brightness import Brightness
+from examples.emoji_judge import EmojiJudge
 from examples.sharpness import Sharpness
 from reward_services import ItemError, Scored, ScoreItem
 from shared.client import SyncRewardClient
@@ -126,3 +128,38 @@ def test_the_answers_in_the_http_documentation() -> None:
     assert (answer.status_code, shape(answer.json())) == (200, shape(scored))
     assert (refusal.status_code, refusal.json()["message"]) == (422, refused["message"])
     assert shape(refusal.json()) == shape(refused)
+
+
+def test_the_emoji_judge_says_what_it_sees() -> None:
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (8, 4, 4, 3), np.uint8).repeat(16, axis=1).repeat(16, axis=2)
+    judge = EmojiJudge()
+    seen = [
+        str(outcome.details["seen"])
+        for outcome in judge.score([ScoreItem(picture, "a cat") for picture in pictures])
+        if isinstance(outcome, Scored)
+    ]
+    captions = {
+        " ".join(filter(None, (str(c.count), c.noun, c.activity.phrase if c.activity else ""))): c
+        for c in all_captions()
+    }
+    known = [
+        (picture, said) for picture, said in zip(pictures, seen, strict=True) if said in captions
+    ]
+    assert known
+    items = [ScoreItem(picture, captions[said].text) for picture, said in known]
+    assert [o.score for o in judge.score(items) if isinstance(o, Scored)] == [1.0] * len(known)
+    others = [
+        ScoreItem(picture, "a ruler" if "ruler" not in said else "a key") for picture, said in known
+    ]
+    assert [o.score for o in judge.score(others) if isinstance(o, Scored)] == [0.0] * len(known)
+
+
+def test_the_emoji_judge_refuses_what_it_cannot_judge() -> None:
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    outcomes = EmojiJudge().score(
+        [ScoreItem(grey, "a unicorn"), ScoreItem(grey[:32], "a cat"), ScoreItem(grey, "a cat")]
+    )
+    codes = [outcome.code for outcome in outcomes if isinstance(outcome, ItemError)]
+    assert codes == ["unknown_prompt", "wrong_size"]
+    assert isinstance(outcomes[2], Scored)
