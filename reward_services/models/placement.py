@@ -58,6 +58,10 @@ class Placement:
         """`tensor` on the device; to a GPU through pinned memory, without waiting."""
         if self.device.type == "cuda":
             return tensor.pin_memory().to(self.device, non_blocking=True)
+        if self.device.type == "cpu":
+            # Into memory of torch's own, which is aligned. Arrays of numpy lie anywhere, and the
+            # last bits of a matrix product may depend on where.
+            return tensor.clone()
         return tensor.to(self.device)
 
 

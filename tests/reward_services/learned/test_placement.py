@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -92,3 +93,11 @@ def test_on_a_gpu() -> None:
     assert placement.precision == "fp32"
     assert not placement.exact
     assert torch.equal(placement.send(torch.arange(3)).cpu(), torch.arange(3))
+
+
+def test_what_is_sent_lies_aligned_on_a_cpu() -> None:
+    placement = place(ModelOptions(device="cpu"))
+    array = np.zeros(1000, np.float32)
+    for offset in range(8):
+        sent = placement.send(torch.from_numpy(array[offset : offset + 900]))
+        assert sent.data_ptr() % 64 == 0
