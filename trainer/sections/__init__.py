@@ -1,0 +1,34 @@
+"""The sections of a run's configuration. Every field's docstring is its help text.
+
+All sections are frozen, and an unknown key in any of them is an error.
+"""
+
+from trainer.sections.model import LoraSection, ModelSection, PromptsSection, RunSection
+from trainer.sections.records import CheckpointsSection, EvaluationSection, TrackingSection
+from trainer.sections.section import Section
+from trainer.sections.services import RewardSection, ScoringSection
+from trainer.sections.training import (
+    AdvantagesSection,
+    Algorithm,
+    RWRSection,
+    SamplingSection,
+    TrainingSection,
+)
+
+__all__ = [
+    "AdvantagesSection",
+    "Algorithm",
+    "CheckpointsSection",
+    "EvaluationSection",
+    "LoraSection",
+    "ModelSection",
+    "PromptsSection",
+    "RWRSection",
+    "RewardSection",
+    "RunSection",
+    "SamplingSection",
+    "ScoringSection",
+    "Section",
+    "TrackingSection",
+    "TrainingSection",
+]

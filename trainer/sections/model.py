@@ -1,0 +1,71 @@
+"""The sections about the run as a whole, its model and its prompts."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from trainer.sections.section import Count, Positive, Section, Seed
+
+
+class RunSection(Section):
+    """Where the run is kept and what it runs on."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "ddpo"
+    """Name of the run; its folder is `<dir>/<name>`. Letters, digits, dot, dash, underscore."""
+    dir: str = "runs"
+    """Folder that holds all runs."""
+    seed: Seed = 0
+    """Every random draw of the run derives from this number."""
+    threads: Count | None = None
+    """CPU threads for torch; unset leaves torch's own choice."""
+    device: str = "auto"
+    """`auto` takes the first GPU if there is one, else the CPU; or a torch device such as `cpu`."""
+
+
+class LoraSection(Section):
+    """Low-rank adapters, used when `model.train` is `lora`."""
+
+    rank: Count = 4
+    """Rank of the adapters."""
+    alpha: Positive = 4.0
+    """The adapters' output is scaled by alpha / rank."""
+    target_modules: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        "to_q",
+        "to_k",
+        "to_v",
+        "to_out.0",
+    )
+    """Endings of the names of the UNet's modules that get an adapter."""
+    init: Literal["gaussian", "default"] = "gaussian"
+    """Initialisation of the adapters' first matrix (the second one is zero): `gaussian` is
+    N(0, 1/rank), `default` is peft's Kaiming-uniform."""
+
+
+class ModelSection(Section):
+    """The text-to-image model and which of its weights are trained."""
+
+    path: str
+    """Folder of a StableDiffusionPipeline, or its id on a model hub. A relative folder is looked
+    for in the working directory, then beside the installed packages."""
+    revision: str | None = None
+    """Revision of a hub model: a branch, a tag or a commit."""
+    dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """Precision of the frozen weights and of the forward pass. Trained weights, the DDIM step,
+    log-probabilities and stored latents are fp32 always."""
+    train: Literal["lora", "full"] = "lora"
+    """Train low-rank adapters (`lora`) or every weight of the UNet (`full`)."""
+    lora: LoraSection = LoraSection()
+    """Settings of the adapters."""
+    channels_last: bool = False
+    """Keep the UNet's convolution weights in channels-last memory order."""
+
+
+class PromptsSection(Section):
+    """What the model is asked to draw."""
+
+    source: str = "animals"
+    """Name of a prompt set (`animals`, `animal_activities`, `paper_animals`, `paper_activities`,
+    `counting`, `emoji_counting`, `unseen_animals`, `everyday_objects`, `unseen_activities`,
+    `unseen_animals_activities`), or the path of a file: text with one prompt per line, or `.jsonl`
+    with the metadata of each. A relative path is looked for in the working directory, then beside
+    the installed packages."""
