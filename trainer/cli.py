@@ -159,6 +159,62 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    study: Annotated[Path, typer.Argument(help="File that says what to compare (TOML).")],
+    reward: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=URL[,URL…]", help="A reward of the study; repeated for each of them."
+        ),
+    ],
+    monitor: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=URL[,URL…]", help="A monitor of the study; may be repeated."),
+    ] = None,
+    cell: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ARM/REWARD/SEED",
+            help="Run this cell alone; may be repeated. `*` stands for any part, and parts at the "
+            "end may be left out.",
+        ),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    rows: Annotated[
+        Path | None,
+        typer.Option(help="File of the results; by default RUNS/NAME/rows.json."),
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again",
+            help="Run cells that have a row once more, in RUNS/NAME-again, and compare the curves.",
+        ),
+    ] = False,
+) -> None:
+    """Run a study: algorithms × rewards × seeds; what is interrupted goes on where it was."""
+    named = _services("reward", reward), _services("monitor", monitor or [])
+
+    from trainer.study import Study
+    from trainer.study_repeat import repeat
+    from trainer.study_rows import RowsFile
+    from trainer.study_runner import Services, StudyRunner
+
+    known, services = Study.read(study), Services(*named)
+    path = rows or runs / known.name / "rows.json"
+    file, cells = RowsFile(path), known.chosen(cell or [])
+    if not again:
+        StudyRunner(known, services, runs, file, typer.echo).run(cells, jobs)
+        typer.echo(f"{len(file.read())} rows in {path}")
+        return
+    differences = repeat(known, services, runs, file, cells, jobs, typer.echo)
+    if differences:
+        raise RunStopped("; ".join(differences))
+    typer.echo(f"{len(cells)} cells gave the same curves again")
+
+
+@app.command()
 def recipes(
     recipe: Annotated[
         str | None, typer.Argument(help="Print this recipe, to copy and change.")
