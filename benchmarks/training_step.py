@@ -27,11 +27,12 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from trainer.optimizer import make_optimizer
 from trainer.policy import Policy
 from trainer.sampling import noise_seed, sample, trajectory_noise
 from trainer.sections import ModelSection, TrainingSection
 from trainer.shipped_files import PACKAGES
-from trainer.update import PairScorer, make_optimizer, update_epoch
+from trainer.update import PairScorer, update_epoch
 
 TOKENIZER = PACKAGES / "tests/golden/micro_sd/tokenizer"
 LOOP_BATCH = 4

@@ -3,12 +3,15 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trainer.config import load_config, recipe_names, recipe_path
 from trainer.stops import ConfigError, Interrupted, Outage, RunStopped
+
+if TYPE_CHECKING:
+    from trainer.study_rows import RowsFile
 
 app = typer.Typer(
     help="Fine-tune text-to-image diffusion models by reinforcement learning (DDPO).",
@@ -198,6 +201,7 @@ def compare(
 
     from trainer.study import Study
     from trainer.study_repeat import repeat
+    from trainer.study_results import results, table
     from trainer.study_rows import RowsFile
     from trainer.study_runner import Services, StudyRunner
 
@@ -206,7 +210,8 @@ def compare(
     file, cells = RowsFile(path), known.chosen(cell or [])
     if not again:
         StudyRunner(known, services, runs, file, typer.echo).run(cells, jobs)
-        typer.echo(f"{len(file.read())} rows in {path}")
+        typer.echo(f"\n{table(results(file.read()))}\n\nall rows: {path}")
+        typer.echo(_figure(file, path.with_suffix(".png")))
         return
     differences = repeat(known, services, runs, file, cells, jobs, typer.echo)
     if differences:
@@ -239,6 +244,16 @@ def report(
     from trainer.run_folder import RunFolder
 
     typer.echo(write_report(RunFolder(run)))
+
+
+def _figure(rows: "RowsFile", path: Path) -> str:
+    """Draw the curves of a study where matplotlib is installed; what to tell about it."""
+    try:
+        from trainer.study_figure import write_figure
+    except ModuleNotFoundError as error:
+        return f"no chart, for {error.name} is not installed (it is in the extra `study`)"
+    write_figure(rows.read(), path)
+    return f"chart: {path}"
 
 
 def _services(kind: str, options: Sequence[str]) -> dict[str, str]:

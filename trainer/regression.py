@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from trainer.optimizer import take_step
 from trainer.picture_codec import Posterior
 from trainer.policy import Policy
 from trainer.rwr import weighted_denoising_loss
@@ -173,7 +174,7 @@ def _optimiser_step(
     norm = torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm)
     stats = regression_stats(total, norm, len(draw.rows))
     if not stats.skipped:
-        optimizer.step()
+        take_step(optimizer, training)
     optimizer.zero_grad(set_to_none=True)
     return stats
 

@@ -17,6 +17,7 @@ from trainer.config import Config, read_recipe
 from trainer.configured_rewards import services_of
 from trainer.ddim import DDIMTables
 from trainer.interrupts import Interrupts
+from trainer.optimizer import make_optimizer
 from trainer.policy import Policy
 from trainer.prompts import PromptSampler, load_prompts
 from trainer.rewards import RewardServices
@@ -24,7 +25,6 @@ from trainer.run_folder import RunFolder
 from trainer.stops import ConfigError, RunStopped
 from trainer.terminal import Terminal
 from trainer.tracking import MetricsLog
-from trainer.update import make_optimizer
 
 # Settings that do not change the result, so a resumed run may have others.
 _FREE = (

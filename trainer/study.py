@@ -106,7 +106,10 @@ class Cell:
             first = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"])
             raise ConfigError(f"cell {self.name}: {where}: {first['msg']}") from None
-        _ = config.sizes  # computing them is the check
+        try:
+            _ = config.sizes  # computing them is the check
+        except ConfigError as error:
+            raise ConfigError(f"cell {self.name}: {error}") from None
         return config
 
     @property

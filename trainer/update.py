@@ -16,21 +16,11 @@ from torch import Tensor
 
 from trainer.ddim import DDIMTables, step_log_prob, step_mean
 from trainer.loss import Surrogate, ppo_loss
+from trainer.optimizer import take_step
 from trainer.policy import Policy
 from trainer.sampling import Rollout
 from trainer.sections import TrainingSection
 from trainer.step_statistics import StepStats, Totals, UpdateStats
-
-
-def make_optimizer(policy: Policy, training: TrainingSection) -> torch.optim.AdamW:
-    """AdamW over the trained weights."""
-    return torch.optim.AdamW(
-        policy.trainable_parameters(),
-        lr=training.learning_rate,
-        betas=training.betas,
-        eps=training.adam_epsilon,
-        weight_decay=training.weight_decay,
-    )
 
 
 @dataclass(frozen=True)
@@ -198,6 +188,6 @@ def _optimiser_step(
     norm = torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm)
     stats = totals.stats(norm, count, len(trained))
     if not stats.skipped:
-        optimizer.step()
+        take_step(optimizer, training)
     optimizer.zero_grad(set_to_none=True)
     return stats

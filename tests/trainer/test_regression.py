@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from trainer.optimizer import make_optimizer
 from trainer.picture_codec import Posterior
 from trainer.policy import Policy
 from trainer.regression import (
@@ -18,7 +19,7 @@ from trainer.regression import (
     weighted_pictures,
 )
 from trainer.sections import RWRSection, TrainingSection
-from trainer.update import PairScorer, make_optimizer
+from trainer.update import PairScorer
 
 ScorerOf = Callable[[Policy, int], PairScorer]
 GUIDANCE = 5.0

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from trainer.advantages import PerPromptTracker
 from trainer.loss import ppo_loss
+from trainer.optimizer import make_optimizer
 from trainer.policy import Policy
 from trainer.sampling import Rollout, sample
 from trainer.sections import ModelSection, TrainingSection
@@ -21,7 +22,6 @@ from trainer.step_statistics import StepStats, UpdateStats
 from trainer.update import (
     PairScorer,
     epoch_pairs,
-    make_optimizer,
     recomputed_ratios,
     update_epoch,
 )

@@ -51,6 +51,10 @@ class TrainingSection(Section):
     pass."""
     learning_rate: Positive = 3e-4
     """AdamW learning rate. Published: 3e-4 for LoRA, 1e-5 for the full UNet."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimiser steps over which the learning rate rises from nothing, as a straight line. The
+    first steps of AdamW change every weight by the whole learning rate, whichever way its gradient
+    happens to point; a high one can throw the model off there. Published: none."""
     betas: tuple[
         Annotated[float, Field(ge=0, lt=1)],
         Annotated[float, Field(ge=0, lt=1)],
