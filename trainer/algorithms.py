@@ -18,7 +18,7 @@ from trainer.run import Run
 from trainer.sampling import Rollout
 from trainer.scores import Bools
 from trainer.step_statistics import StepStats, UpdateStats
-from trainer.stops import RunStopped
+from trainer.stops import Unusable
 from trainer.update import PairScorer, update_epoch
 
 OnStep = Callable[[StepStats], None]
@@ -88,7 +88,7 @@ def _kept(run: Run, prompts: list[str], rewards: Float64s) -> Float64s:
     else:
         mask = rwr.percentile_mask(rewards, _groups(run, prompts), section.percentile)
     if not mask.any():
-        raise RunStopped(
+        raise Unusable(
             f"no picture of epoch {run.epoch + 1} reached rwr.threshold = {section.threshold:g} "
             f"(the best has {abs(rewards.max()):g}): make it easier, or keep a percentile"
         )

@@ -16,7 +16,7 @@ from trainer.rewards import Pending, RewardServices
 from trainer.rollouts import draw, submit
 from trainer.scores import Images, Scores
 from trainer.sections import SamplingSection
-from trainer.stops import RunStopped
+from trainer.stops import Unusable
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def evaluate(
         The evaluation and its pictures, uint8 (N, H, W, 3).
 
     Raises:
-        RunStopped: fewer than two pictures could be scored.
+        Unusable: fewer than two pictures could be scored.
     """
     known = load_prompts(config.evaluation_source)
     plan = EvaluationPlan(known, config.evaluation.samples, config.evaluation.seed)
@@ -104,7 +104,7 @@ def draw_and_judge(
         Name of each reward and what it says; the pictures, uint8 (N, H, W, 3).
 
     Raises:
-        RunStopped: fewer than two pictures could be scored by one of them.
+        Unusable: fewer than two pictures could be scored by one of them.
     """
     # The epoch is no part of the noise: every model draws the same pictures.
     noise = (plan.seed, "evaluation", 0)
@@ -126,13 +126,13 @@ def _measured(scores: Scores, setting: str) -> dict[str, Measured]:
     """What each reward says of the pictures.
 
     Raises:
-        RunStopped: fewer than two pictures have a score.
+        Unusable: fewer than two pictures have a score.
     """
     found = {}
     for name, values in scores.by_reward.items():
         scored = values[np.isfinite(values)]
         if len(scored) < 2:
-            raise RunStopped(
+            raise Unusable(
                 f"only {len(scored)} of the {len(values)} evaluation pictures have a score of "
                 f"{name} ({scores.example or f'{setting} is too small'}), too few to "
                 f"compare models; correct the cause, or raise {setting}"

@@ -28,7 +28,7 @@ from trainer.rwr import effective_sample_size
 from trainer.sampling import Rollout
 from trainer.scores import Bools, Floats, Scores, usable
 from trainer.step_statistics import StepStats, UpdateStats
-from trainer.stops import RunStopped
+from trainer.stops import RunStopped, Unusable
 from trainer.summary import write_summary
 
 _EPOCH_SECONDS = ("seconds_sampling", "seconds_reward_wait", "seconds_update")
@@ -134,7 +134,7 @@ def _update(
         stats = algorithm.update(run, rollout, signal, keep, after_step)
     run.skipped_in_a_row = stats.consecutive_skipped(run.skipped_in_a_row)
     if run.skipped_in_a_row >= config.training.max_skipped_steps:
-        raise RunStopped(
+        raise Unusable(
             f"{run.skipped_in_a_row} optimiser steps in a row had a gradient that is not finite "
             "and were skipped (training.max_skipped_steps); lower training.learning_rate "
             f"({config.training.learning_rate:g}) or set model.dtype to fp32, and resume from the "

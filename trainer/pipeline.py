@@ -1,7 +1,7 @@
 """Loading a StableDiffusionPipeline, with errors that say what is wrong with the folder."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,15 @@ def load_pipeline(model: ModelSection) -> Pipeline:
     _check_tokenizer(model.path, pipeline)
     _check_scheduler(pipeline.scheduler.config)
     return pipeline
+
+
+def with_random_unet(pipeline: Pipeline, seed: int) -> Pipeline:
+    """The pipeline with a UNet of the same shape and random weights, as diffusers draws them."""
+    # The layers draw from torch's global generator: seed it for the call and put it back.
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel.from_config(pipeline.unet.config)
+    return replace(pipeline, unet=unet)
 
 
 def _locate(path: str) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from trainer import trained_weights
 from trainer.ddim import DDIMTables
 from trainer.picture_codec import PictureCodec
-from trainer.pipeline import Pipeline, load_pipeline
+from trainer.pipeline import Pipeline, load_pipeline, with_random_unet
 from trainer.sections import ModelSection
 from trainer.stops import ConfigError, ModelError
 
@@ -56,12 +56,15 @@ class Policy:
         Args:
             model: what to load and what to train.
             device: where it runs.
-            seed: initialises the adapters.
+            seed: initialises the adapters, or the UNet with `model.from_scratch`.
 
         Raises:
             ModelError: the folder is not a pipeline, or it cannot be trained as asked.
         """
-        policy = cls(load_pipeline(model), model, torch.device(device))
+        pipeline = load_pipeline(model)
+        if model.from_scratch:
+            pipeline = with_random_unet(pipeline, seed)
+        policy = cls(pipeline, model, torch.device(device))
         if model.train == "full":
             policy._unet.requires_grad_(True)
         else:

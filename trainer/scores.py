@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from trainer.stops import RunStopped
+from trainer.stops import Unusable
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -60,7 +60,7 @@ def usable(
         bool (N,).
 
     Raises:
-        RunStopped: more pictures have no score than the budget allows.
+        Unusable: more pictures have no score than the budget allows.
     """
     missing = int(np.count_nonzero(~scores.valid))
     if missing > max_invalid_fraction * len(prompts):
@@ -69,7 +69,7 @@ def usable(
         advice = "correct the cause"
         if scores.faults[NOT_FINITE] > missing / 2:
             advice = "the model has diverged: lower training.learning_rate or set model.dtype fp32"
-        raise RunStopped(
+        raise Unusable(
             f"{missing} of {len(prompts)} pictures have no score ({codes}{example}), more than "
             f"scoring.max_invalid_fraction = {max_invalid_fraction:g} allows; {advice}"
         )
@@ -77,7 +77,7 @@ def usable(
     enough = np.array([counts[prompt] >= min_valid_per_prompt for prompt in prompts], np.bool_)
     keep = scores.valid & enough
     if not keep.any():
-        raise RunStopped(
+        raise Unusable(
             f"no prompt has scoring.min_valid_per_prompt = {min_valid_per_prompt} scored pictures "
             f"among the {len(prompts)} of this epoch; lower it, or raise sampling.samples_per_epoch"
         )

@@ -3,6 +3,7 @@
     RunStopped            the command cannot go on; says what to change            exit 1
     ├── ConfigError       a setting is unknown, malformed or does not fit          exit 1
     ├── ModelError        the model cannot be loaded or trained by this method     exit 1
+    ├── Unusable          training led to where there is nothing to learn from     exit 3
     ├── Outage            a reward service stayed away longer than `max_outage_s`  exit 75
     └── Interrupted       Ctrl-C or SIGTERM                                        exit 128 + signal
 
@@ -22,6 +23,13 @@ class ConfigError(RunStopped):
 
 class ModelError(RunStopped):
     """The model cannot be loaded, or it cannot be trained by this method."""
+
+
+class Unusable(RunStopped):
+    """Training led to where there is nothing to learn from: pictures without scores, or gradients
+    that are not finite. The same run would end there again."""
+
+    exit_code = 3
 
 
 class Outage(RunStopped):

@@ -21,11 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.schema import Identity
+from trainer import gallery
 from trainer.config import ENV_PREFIX, Config, load_config, read_recipe
 from trainer.configured_rewards import services_of
 from trainer.interrupts import Interrupts
 from trainer.run_folder import RunFolder, write_whole
-from trainer.stops import ConfigError, Outage, RunStopped
+from trainer.stops import ConfigError, Outage, RunStopped, Unusable
 from trainer.study import Cell, Study
 from trainer.study_rows import Row, RowsFile, row_of
 from trainer.tables import to_toml
@@ -211,8 +212,8 @@ class StudyRunner:
             waiting.append(cell)
         elif code == Outage.exit_code:
             raise Outage(f"cell {cell.name}: {reason}; go on with the same command")
-        elif code == 1 and folder.metrics.exists() and folder.metrics.stat().st_size:
-            # It trained, and then could not go on: that is what this arm gives.
+        elif code == Unusable.exit_code and gallery.load_all(folder.evaluation):
+            # It trained itself into a corner: that is what this arm gives.
             self._done(cell, reason)
         else:
             raise RunStopped(f"cell {cell.name} ended with exit code {code}: {reason}")

@@ -187,3 +187,27 @@ def test_a_fully_trained_unet_loads_in_plain_diffusers(full_policy: Policy, tmp_
     unet = UNet2DConditionModel.from_pretrained(tmp_path / UNET_FOLDER)
     saved = full_policy.state()
     assert all(torch.equal(saved[name], p) for name, p in unet.named_parameters())
+
+
+def test_from_scratch_only_the_unet_is_random_and_the_seed_decides(
+    micro_sd: Path, full_policy: Policy
+) -> None:
+    section = ModelSection(path=str(micro_sd), train="full", from_scratch=True)
+    before = torch.get_rng_state()
+    first, again, other = (Policy.load(section, seed=seed).state() for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    loaded = full_policy.state()
+    assert {name: value.shape for name, value in first.items()} == {
+        name: value.shape for name, value in loaded.items()
+    }
+    matrices = [name for name, value in first.items() if value.ndim > 1]
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in matrices)
+    assert not any(torch.equal(first[name], loaded[name]) for name in matrices)
+    words = ["a cat", ""]
+    assert torch.equal(Policy.load(section).encode(words), full_policy.encode(words))
+
+
+def test_from_scratch_there_is_nothing_to_adapt(micro_sd: Path) -> None:
+    with pytest.raises(ValueError, match='set train = "full"'):
+        ModelSection(path=str(micro_sd), train="lora", from_scratch=True)

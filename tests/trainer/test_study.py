@@ -64,7 +64,7 @@ def test_the_hash_tells_settings_not_places(written: Written) -> None:
     first, second = Study.read(written(BASE)).cells[:2]
     elsewhere = BASE.replace("[arms.ddpo_is]", '[settings.run]\ndir = "there"\n[arms.ddpo_is]')
     default = BASE.replace("epochs = 2 }", "epochs = 2, inner_epochs = 1 }")
-    other = BASE.replace("epochs = 2 }", "epochs = 2, inner_epochs = 2 }")
+    other = BASE.replace("epochs = 2 }", "epochs = 2, weight_decay = 0 }")
     assert first.config_hash != second.config_hash
     for text, same in ((elsewhere, True), (default, True), (other, False)):
         changed = Study.read(written(text)).cells[0].config_hash

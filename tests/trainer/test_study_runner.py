@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trainer.stops import ConfigError, Outage, RunStopped
+from trainer.stops import ConfigError, RunStopped
 from trainer.study import Study
 from trainer.study_repeat import repeat
 from trainer.study_rows import Row, RowsFile
@@ -103,7 +103,7 @@ def test_a_row_tells_what_its_run_recorded(straight: Place) -> None:
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert row.training == [(each["reward_queries"], each["reward_mean"]) for each in metrics]
     assert (row.reward_queries, row.threads, row.stopped) == (12, 1, None)
-    assert (row.direction, row.units) == ("minimize", "kB")
+    assert (row.direction, row.units) == ("maximize", "kB")
     assert row.command.endswith("--cell ddpo_is/jpeg/1 --reward jpeg=URL --monitor watch=URL")
     assert row.config_hash == straight.study.cells[0].config_hash
 
@@ -216,7 +216,7 @@ class Tired:
         return [self.one(item) for item in items]
 
     def one(self, item):
-        return ItemError("enough", "tired") if self.calls > 2 else float(item.image.mean())
+        return ItemError("enough", "tired") if self.calls > 4 else float(item.image.mean())
 """
     url = start_service("tired:Tired", text).url
     place = Place(tmp_path, TEXT.replace('monitors = ["watch"]\n', ""))
@@ -236,7 +236,7 @@ def test_what_cannot_begin_is_told_before_anything_is_trained(
     with pytest.raises(ConfigError, match="the study small needs watch: add --monitor watch=URL"):
         place.run(Services(services.rewards, {}))
     monkeypatch.setenv("DDPO_SCORING__MAX_OUTAGE_S", "0")
-    with pytest.raises(Outage, match=r"127\.0\.0\.1:9"):
+    with pytest.raises(RunStopped, match=r"jpeg at http://127\.0\.0\.1:9 cannot be reached"):
         place.run(Services({"jpeg": "http://127.0.0.1:9"}, services.monitors))
     monkeypatch.setenv("DDPO_TRAINING__EPOCHS", "1")
     with pytest.raises(ConfigError, match="the environment sets DDPO_TRAINING__EPOCHS"):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trainer.sections.section import Count, Positive, Section, Seed
 
@@ -56,8 +56,19 @@ class ModelSection(Section):
     """Train low-rank adapters (`lora`) or every weight of the UNet (`full`)."""
     lora: LoraSection = LoraSection()
     """Settings of the adapters."""
+    from_scratch: bool = False
+    """Begin with random weights of the UNet, drawn from `run.seed`, in place of the model's own:
+    reinforcement learning without pretraining. For `train = "full"` alone."""
     channels_last: bool = False
     """Keep the UNet's convolution weights in channels-last memory order."""
+
+    @model_validator(mode="after")
+    def _all_is_trained_from_scratch(self) -> "ModelSection":
+        if self.from_scratch and self.train != "full":
+            raise ValueError(
+                'from_scratch draws every weight of the UNet at random: set train = "full"'
+            )
+        return self
 
 
 class PromptsSection(Section):
