@@ -163,7 +163,7 @@ def imported_names(file: Path) -> Iterator[str]:
     [
         ("shared", {""}),
         ("reward_services", {"", "service", "otel", "aesthetic", "llava", "quantized"}),
-        ("trainer", {"", "trainer"}),
+        ("trainer", {"", "trainer", "study"}),
         ("emoji_world", {"", "trainer", "emoji-world"}),
     ],
 )

@@ -11,7 +11,7 @@ from trainer.config import load_config, recipe_names, recipe_path
 from trainer.stops import ConfigError, Interrupted, Outage, RunStopped
 
 if TYPE_CHECKING:
-    from trainer.study_rows import RowsFile
+    from trainer.studies.rows import RowsFile
 
 app = typer.Typer(
     help="Fine-tune text-to-image diffusion models by reinforcement learning (DDPO).",
@@ -199,11 +199,11 @@ def compare(
     """Run a study: algorithms × rewards × seeds; what is interrupted goes on where it was."""
     named = _services("reward", reward), _services("monitor", monitor or [])
 
-    from trainer.study import Study
-    from trainer.study_repeat import repeat
-    from trainer.study_results import results, table
-    from trainer.study_rows import RowsFile
-    from trainer.study_runner import Services, StudyRunner
+    from trainer.studies.repeat import repeat
+    from trainer.studies.results import results, table
+    from trainer.studies.rows import RowsFile
+    from trainer.studies.runner import Services, StudyRunner
+    from trainer.studies.study import Study
 
     known, services = Study.read(study), Services(*named)
     path = rows or runs / known.name / "rows.json"
@@ -249,7 +249,7 @@ def report(
 def _figure(rows: "RowsFile", path: Path) -> str:
     """Draw the curves of a study where matplotlib is installed; what to tell about it."""
     try:
-        from trainer.study_figure import write_figure
+        from trainer.studies.figure import write_figure
     except ModuleNotFoundError as error:
         return f"no chart, for {error.name} is not installed (it is in the extra `study`)"
     write_figure(rows.read(), path)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.trainer.test_study_results import row
-from trainer.study_figure import write_figure
+from tests.trainer.studies.test_results import row
+from trainer.studies.figure import write_figure
 
 
 @pytest.mark.parametrize("rewards", [1, 2, 3])

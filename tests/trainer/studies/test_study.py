@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from trainer.stops import ConfigError
-from trainer.study import Study
+from trainer.studies.study import Study
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 BASE = """
 name = "small"
 seeds = [1, 2]

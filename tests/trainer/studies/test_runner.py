@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trainer.stops import ConfigError, RunStopped
-from trainer.study import Study
-from trainer.study_repeat import repeat
-from trainer.study_rows import Row, RowsFile
-from trainer.study_runner import Services, StudyRunner
+from trainer.studies.repeat import repeat
+from trainer.studies.rows import Row, RowsFile
+from trainer.studies.runner import Services, StudyRunner
+from trainer.studies.study import Study
 
 if TYPE_CHECKING:
     from tests.conftest import ServiceProcess
 
-MICRO = Path(__file__).parent.parent / "golden" / "micro_sd"
+MICRO = Path(__file__).parents[2] / "golden" / "micro_sd"
 TEXT = f"""
 name = "small"
 seeds = [1]

@@ -5,8 +5,8 @@ import math
 import pytest
 from scipy import stats
 
-from trainer.study_results import HEAD, cells, results, seed_interval, table
-from trainer.study_rows import Point, Row
+from trainer.studies.results import HEAD, cells, results, seed_interval, table
+from trainer.studies.rows import Point, Row
 
 
 def row(

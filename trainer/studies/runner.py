@@ -27,8 +27,8 @@ from trainer.configured_rewards import services_of
 from trainer.interrupts import Interrupts
 from trainer.run_folder import RunFolder, write_whole
 from trainer.stops import ConfigError, Outage, RunStopped, Unusable
-from trainer.study import Cell, Study
-from trainer.study_rows import Row, RowsFile, row_of
+from trainer.studies.rows import Row, RowsFile, row_of
+from trainer.studies.study import Cell, Study
 from trainer.tables import to_toml
 
 _POLL_S = 0.3

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from trainer.stops import ConfigError
-from trainer.study import Cell, Study
-from trainer.study_rows import Row, RowsFile
-from trainer.study_runner import Services, StudyRunner
+from trainer.studies.rows import Row, RowsFile
+from trainer.studies.runner import Services, StudyRunner
+from trainer.studies.study import Cell, Study
 
 
 def repeat(

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainer.study_rows import Row
+from trainer.studies.rows import Row
 
 # 97.5 % quantiles of Student's t for 1, 2, … degrees of freedom.
 _T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)

@@ -17,7 +17,7 @@ from shared.schema import Identity
 from trainer import gallery
 from trainer.gallery import Measured
 from trainer.run_folder import RunFolder, write_json
-from trainer.study import Cell
+from trainer.studies.study import Cell
 from trainer.tracking import read_metrics
 
 

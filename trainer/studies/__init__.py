@@ -1,0 +1,1 @@
+"""Studies: algorithms × rewards × seeds, run cell by cell and compared (`ddpo compare`)."""
