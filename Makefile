@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: bench chaos check demo demo-alignment docs fmt help install test
+.PHONY: bench chaos check demo demo-alignment docs fmt help install results test
 
 demo: $(READY) ## train on the JPEG reward, two processes on this machine, into runs/demo/
 	@bash scripts/demo.sh compressibility
@@ -34,6 +34,9 @@ chaos: $(READY) ## kill workers and Redis for a minute or two, and check every s
 
 docs: $(READY) ## write the generated parts of the docs anew (settings, options, metrics)
 	$(BIN)/python scripts/generate_docs.py
+
+results: $(READY) ## run the studies of experiments/ (many hours; goes on where it was) into docs/results
+	@bash scripts/results.sh
 
 install: $(READY) ## create .venv with everything, at the pinned versions
 

@@ -35,6 +35,8 @@ from reward_services.settings import PREFIX, ServiceSettings
 from shared.errors import BY_CODE, ImageError
 from trainer.config import Config
 from trainer.sections import RewardSection
+from trainer.studies.results import HEAD, cells, results
+from trainer.studies.rows import RowsFile
 from trainer.tracking import METRICS
 
 ROOT = Path(__file__).parent.parent
@@ -200,6 +202,13 @@ def first_paragraph(path: Path) -> str:
     return docstring.split("\n\n")[0].rstrip(":")
 
 
+def study(name: str) -> str:
+    """Results of a study and where each of its rows comes from; nothing while it has no rows."""
+    rows = RowsFile(ROOT / "docs" / "results" / f"{name}.json").read()
+    shown = [tuple(cells(result)) for result in results(rows)]
+    return table(HEAD, *shown) if shown else "No run of this study is finished.\n"
+
+
 GENERATORS: dict[str, Callable[[], str]] = {
     "settings trainer": trainer_settings,
     "settings service": service_settings,
@@ -221,7 +230,13 @@ GENERATORS: dict[str, Callable[[], str]] = {
 
 def renewed(text: str) -> str:
     """The text with every generated block written anew."""
-    return BLOCK.sub(lambda match: f"{match[1]}{GENERATORS[match[2]]()}{match[3]}", text)
+    return BLOCK.sub(lambda match: f"{match[1]}{generated(match[2])}{match[3]}", text)
+
+
+def generated(block: str) -> str:
+    """What a block of this name holds: one of `GENERATORS`, or `study NAME`."""
+    kind, _, name = block.partition(" ")
+    return study(name) if kind == "study" else GENERATORS[block]()
 
 
 def main() -> None:

@@ -176,14 +176,12 @@ def test_killed_and_started_again_it_gives_the_same_numbers(
 ) -> None:
     command = Command(place, services)
     command.reaches("ddpo_is-jpeg-1", 1)
-    command.process.kill()
-    command.process.wait()
+    command.end(signal.SIGKILL)
     # The cell's own process lives on, or is killed too: either must do.
     subprocess.run(["pkill", "-9", "-f", str(place.runs / "small")], check=False)
     command = Command(place, services)
     command.reaches("rwr-jpeg-1", 1)
-    command.process.kill()  # its cell goes on alone
-    command.process.wait()
+    command.end(signal.SIGKILL)  # its cell goes on alone
     code, said = Command(place, services).end()
     assert code == 0, said
     assert "1 of 2 cells are done" in said
