@@ -1,0 +1,124 @@
+"""Draw the pictures of docs/results.md from the runs of the studies.
+
+python -m experiments.figures          whatever the folder runs/ has
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from PIL import Image
+
+from trainer import gallery
+from trainer.run_folder import RunFolder
+from trainer.studies.rows import Row, RowsFile
+
+RUNS = Path("runs")
+RESULTS = Path("docs/results")
+_CELL = 1.15  # inches
+
+
+def write_matrix(
+    path: Path, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Path]]]
+) -> None:
+    """Pictures in rows and columns, with a word over each column and beside each row."""
+    with mpl.rc_context({"font.size": 9}):
+        size = (_CELL * len(heads) + 1.3, (_CELL + 0.04) * len(rows) + 0.3)
+        figure = Figure(size, dpi=130, layout="constrained")
+        axes = figure.subplots(len(rows), len(heads), squeeze=False)
+        for line, (label, pictures) in zip(axes, rows, strict=True):
+            for cell, picture in zip(line, pictures, strict=True):
+                with Image.open(picture) as image:
+                    cell.imshow(image, interpolation="lanczos")
+                cell.set_xticks([])
+                cell.set_yticks([])
+                cell.spines[:].set_visible(False)
+            line[0].set_ylabel(label, rotation=0, ha="right", va="center")
+        for cell, head in zip(axes[0], heads, strict=True):
+            cell.set_title(head, fontsize=9)
+        figure.savefig(path)
+
+
+def _last(run: Path) -> tuple[gallery.Evaluation, list[Path]]:
+    return gallery.load_all(RunFolder(run).evaluation)[-1]
+
+
+def draw_rewards(path: Path, prompts: Sequence[str], arm: str = "ddpo_is", seed: int = 1) -> None:
+    """The same prompt and noise under each reward of the comparison."""
+    rewards = ("jpeg_compressibility", "jpeg_incompressibility", "aesthetic")
+    runs = [RUNS / "comparison" / f"{arm}-{reward}-{seed}" for reward in rewards]
+    known, before = gallery.load_all(RunFolder(runs[0]).evaluation)[0]
+    after = [_last(run)[1] for run in runs]
+    places = [known.prompts.index(prompt) for prompt in prompts]
+    rows = [
+        (known.prompts[place], [before[place], *(pictures[place] for pictures in after)])
+        for place in places
+    ]
+    write_matrix(path, ["before", "compressibility", "incompressibility", "aesthetic"], rows)
+
+
+def draw_over_time(path: Path, run: Path, prompts: Sequence[str], row: Row) -> None:
+    """The same prompt and noise at every evaluation of a run."""
+    shots = gallery.load_all(RunFolder(run).evaluation)
+    known = shots[0][0].prompts
+    heads = [f"{point.reward_queries}" for point in row.curve]
+    rows = [
+        (prompt, [pictures[known.index(prompt)] for _, pictures in shots]) for prompt in prompts
+    ]
+    write_matrix(path, heads, rows)
+
+
+def draw_gap(path: Path, row: Row, monitor: str, labels: tuple[str, str]) -> None:
+    """A reward and a monitor that measures what was meant, over the reward queries."""
+    queries = [point.reward_queries for point in row.curve]
+    with mpl.rc_context({"font.size": 9}):
+        figure = Figure((5.2, 3.4), dpi=130, layout="constrained")
+        panel = figure.subplots()
+        panel.plot(
+            queries,
+            [point.mean for point in row.curve],
+            color="#0072B2",
+            marker="o",
+            label=labels[0],
+        )
+        panel.plot(
+            queries,
+            [point.monitors[monitor] for point in row.curve],
+            color="#D55E00",
+            marker="o",
+            label=labels[1],
+        )
+        panel.set_xlabel("reward queries")
+        panel.set_ylim(0, 1)
+        panel.grid(alpha=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.legend(frameon=False)
+        figure.savefig(path)
+
+
+def main() -> None:
+    """Draw what can be drawn, and say what cannot."""
+    known = {
+        row.cell: row
+        for name in ("counting", "from_scratch")
+        for row in RowsFile(RESULTS / f"{name}.json").read()
+    }
+    try:
+        draw_rewards(RESULTS / "rewards.png", ("a cat", "a lion", "a turtle"))
+    except IndexError:
+        print("no pictures of the comparison in runs/comparison")
+    if row := known.get("ddpo_is/llava_vqa/1"):
+        run = RUNS / "counting" / "ddpo_is-llava_vqa-1"
+        draw_over_time(
+            RESULTS / "counting-pictures.png", run, ("two cats", "six fish", "four pigs"), row
+        )
+        labels = ("reward: the questions answered as hoped", "classifier: the picture is right")
+        draw_gap(RESULTS / "counting-gap.png", row, "emoji_judge", labels)
+    if row := known.get("ddpo_is/jpeg_compressibility/1"):
+        run = RUNS / "from_scratch" / "ddpo_is-jpeg_compressibility-1"
+        draw_over_time(RESULTS / "from_scratch-pictures.png", run, ("a cat", "a dog"), row)
+
+
+if __name__ == "__main__":
+    main()
