@@ -94,7 +94,10 @@ PROMPT_SETS: Mapping[str, Callable[[], PromptSet]] = {
     "emoji_counting": lambda: _counting(_EMOJI_NUMBERS),
     "unseen_animals": lambda: _things("unseen_animals"),
     "everyday_objects": lambda: _things("everyday_objects"),
+    "paper_unseen_animals": lambda: _things("paper_unseen_animals"),
+    "paper_everyday_objects": lambda: _things("paper_everyday_objects"),
     "unseen_activities": lambda: _doing("animals", UNSEEN_ACTIVITIES),
     "unseen_animals_activities": lambda: _doing("unseen_animals", ACTIVITIES),
 }
-"""Name → its prompts. The `paper_` sets are worded as in the published code."""
+"""Name → its prompts. The `paper_` sets are those of the published code, more words than the emoji
+model knows."""

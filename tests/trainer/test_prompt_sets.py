@@ -29,6 +29,8 @@ def texts(name: str) -> tuple[str, ...]:
         ("emoji_counting", 110, {"two cats", "six fish"}),
         ("unseen_animals", 23, {"an elephant", "a giraffe", "an otter"}),
         ("everyday_objects", 23, {"a chair", "an umbrella", "a coffee cup"}),
+        ("paper_unseen_animals", 38, {"an elephant", "a Komodo dragon", "a shoebill stork"}),
+        ("paper_everyday_objects", 50, {"a toaster", "a pair of scissors", "an iron"}),
         ("unseen_activities", 90, {"a duck taking an exam", "an ant flying a kite"}),
         ("unseen_animals_activities", 69, {"an otter washing dishes", "a koala playing chess"}),
     ],

@@ -76,7 +76,7 @@ class PromptsSection(Section):
 
     source: str = "animals"
     """Name of a prompt set (`animals`, `animal_activities`, `paper_animals`, `paper_activities`,
-    `counting`, `emoji_counting`, `unseen_animals`, `everyday_objects`, `unseen_activities`,
-    `unseen_animals_activities`), or the path of a file: text with one prompt per line, or `.jsonl`
-    with the metadata of each. A relative path is looked for in the working directory, then beside
-    the installed packages."""
+    `counting`, `emoji_counting`, `unseen_animals`, `everyday_objects`, `paper_unseen_animals`,
+    `paper_everyday_objects`, `unseen_activities`, `unseen_animals_activities`), or the path of a
+    file: text with one prompt per line, or `.jsonl` with the metadata of each. A relative path is
+    looked for in the working directory, then beside the installed packages."""
