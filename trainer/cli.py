@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trainer.config import load_config, recipe_names, recipe_path
+from trainer.sections import Algorithm
 from trainer.stops import ConfigError, Interrupted, Outage, RunStopped
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ def train(
             "repeated.",
         ),
     ] = None,
+    algorithm: Annotated[
+        Algorithm | None, typer.Option(help="The same as --set training.algorithm=….")
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -60,6 +64,7 @@ def train(
 ) -> None:
     """Train a model against a reward service."""
     overrides = [*(set_ or []), *([f"run.name={name}"] if name else [])]
+    overrides += [f"training.algorithm={algorithm}"] if algorithm else []
     rewards, monitors = _services("reward", reward or []), _services("monitor", monitor or [])
     config = load_config(recipe, overrides, rewards, monitors)
     _ = config.reward  # a missing reward is told before torch is imported

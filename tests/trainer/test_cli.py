@@ -44,6 +44,8 @@ def test_the_command_line_does_without_torch() -> None:
         (f"--recipe {{micro}} --reward {REWARD} --set sampling.eta=0", "sampling.eta"),
         (f"--recipe {{micro}} --reward {REWARD} --set training",
          "--set 'training' is not of the form section.key=value"),
+        (f"--recipe {{micro}} --reward {REWARD} --algorithm ddpo_sf --set training.batch_size=2",
+         "ddpo_sf makes one update per epoch"),
         (f"--recipe {{micro}} --reward {REWARD} --set run.seed=x", "run.seed"),
         (f"--recipe {{micro}} --reward {REWARD} --name a/b", "run.name"),
         (f"--recipe {{micro}} --reward {REWARD} --resume", "there is no run to resume in"),
@@ -162,6 +164,41 @@ def test_evaluate_needs_rewards_and_prompts(
     assert "--reward 'jpeg' is not of the form NAME=URL" in capsys.readouterr().err
     assert ddpo(monkeypatch, "evaluate", run, "--reward", REWARD, *prompts) == 1
     assert "there is no run in" in capsys.readouterr().err
+
+
+STUDY = """
+name = "small"
+seeds = [1]
+settings = { model = { path = "here" } }
+arms = { ddpo_is = {} }
+rewards = { jpeg_compressibility = {} }
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("nosuch.toml", "the study nosuch.toml cannot be read: No such file or directory"),
+        ("{study} --cell rwr", "--cell 'rwr': the study small has no such cell"),
+        ("{study} --again", "ddpo_is/jpeg_compressibility/1 has no row"),
+        ("{study} --monitor judge", "--monitor 'judge' is not of the form NAME=URL"),
+        ("{study}", "the reward service jpeg_compressibility at http://127.0.0.1:9 cannot be"),
+    ],
+)
+def test_compare_mistakes(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    options: str,
+    message: str,
+) -> None:
+    (tmp_path / "study.toml").write_text(STUDY)
+    arguments = options.replace("{study}", str(tmp_path / "study.toml")).split()
+    arguments += ["--reward", REWARD, "--runs", str(tmp_path / "runs")]
+    assert ddpo(monkeypatch, "compare", *arguments) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {message}")
+    assert said.count("\n") == 1
 
 
 def test_train_sample_evaluate_and_report(
