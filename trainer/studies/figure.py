@@ -46,7 +46,8 @@ def write_figure(rows: Sequence[Row], path: Path, titles: Mapping[str, str] | No
         for panel in list(panels)[len(rewards) :]:
             panel.set_axis_off()
         handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+        columns = min(len(labels), 2 * across)
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
