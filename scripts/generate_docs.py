@@ -34,7 +34,7 @@ from reward_services.scorers.pickscore import PickScoreOptions
 from reward_services.settings import PREFIX, ServiceSettings
 from shared.errors import BY_CODE, ImageError
 from trainer.config import Config
-from trainer.sections import RewardSection
+from trainer.sections import RewardSection, ServiceSection
 from trainer.studies.results import HEAD, cells, results
 from trainer.studies.rows import RowsFile
 from trainer.tracking import METRICS
@@ -74,14 +74,15 @@ def settings(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldIn
 
 
 def trainer_settings() -> str:
+    services = {"rewards": RewardSection, "monitors": ServiceSection}
     blocks = []
     for name, field in Config.model_fields.items():
         section = field.annotation
         prefix = f"{name}."
         about = one_line(field.description)
-        if name in ("rewards", "monitors"):
-            section, prefix = RewardSection, f"{name}.NAME."
-            about = f"{about} {one_line(RewardSection.__doc__)}"
+        if name in services:
+            section, prefix = services[name], f"{name}.NAME."
+            about = f"{about} {one_line(services[name].__doc__)}"
         assert isinstance(section, type)
         assert issubclass(section, BaseModel)
         rows = [

@@ -14,6 +14,7 @@ from trainer import rwr
 from trainer.advantages import Float64s, global_advantages
 from trainer.loss import Surrogate, ppo_loss, score_function_loss
 from trainer.regression import Denoiser, regress_epoch, weighted_pictures
+from trainer.reward_mix import mixed
 from trainer.run import Run
 from trainer.sampling import Rollout
 from trainer.scores import Bools
@@ -22,6 +23,7 @@ from trainer.stops import Unusable
 from trainer.update import PairScorer, update_epoch
 
 OnStep = Callable[[StepStats], None]
+Rewards = Mapping[str, Float64s]
 
 
 @dataclass(frozen=True)
@@ -29,20 +31,24 @@ class Algorithm:
     """What distinguishes one algorithm from another.
 
     Attributes:
-        signal: from a run, the prompts and the signed rewards (M,) of the pictures that count,
-            larger being better, to the numbers (M,) that the update takes: advantages or weights.
+        signal: from a run, the prompts of the M pictures that count and every reward's signed
+            values (M,) of them, larger being better, to the numbers (M,) that the update takes:
+            advantages or weights.
         update: changes the weights by a rollout of N pictures and their numbers (N,), NaN where a
             picture does not count; calls back after every optimiser step.
     """
 
-    signal: Callable[[Run, list[str], Float64s], Float64s]
+    signal: Callable[[Run, list[str], Rewards], Float64s]
     update: Callable[[Run, Rollout, Float64s, Bools, OnStep], UpdateStats]
 
 
-def _advantages(run: Run, prompts: list[str], rewards: Float64s) -> Float64s:
-    if run.config.advantages.per_prompt:
-        return run.tracker.update(prompts, rewards)
-    return global_advantages(rewards)
+def _advantages(run: Run, prompts: list[str], rewards: Rewards) -> Float64s:
+    def of_one(name: str, values: Float64s) -> Float64s:
+        if run.config.advantages.per_prompt:
+            return run.trackers[name].update(prompts, values)
+        return global_advantages(values)
+
+    return mixed(rewards, run.config.weights, of_one)
 
 
 def _policy_gradient(
@@ -67,32 +73,53 @@ def _policy_gradient(
     )
 
 
-def _softmax_weights(run: Run, prompts: list[str], rewards: Float64s) -> Float64s:
+def _softmax_weights(run: Run, prompts: list[str], rewards: Rewards) -> Float64s:
     section = run.config.rwr
-    return rwr.softmax_weights(
-        rewards,
-        _groups(run, prompts),
-        section.inverse_temperature,
-        standardize=section.standardize,
-    )
+    groups = _groups(run, prompts)
+    values = _standardized(run, groups, rewards) if section.standardize else _only(rewards)
+    return rwr.softmax_weights(values, groups, section.inverse_temperature)
 
 
-def _kept(run: Run, prompts: list[str], rewards: Float64s) -> Float64s:
+def _kept(run: Run, prompts: list[str], rewards: Rewards) -> Float64s:
     section = run.config.rwr
     if section.keep == "threshold":
-        # Signed rewards come in, the setting is in the reward's own direction.
-        mask = rewards >= (section.threshold if run.maximizes else -section.threshold)
+        mask = _reaching_threshold(run, rewards)
     elif section.keep == "streaming_percentile":
+        # Pictures are compared across prompts here, so one unit has to hold for all of them.
+        values = _comparable(run, [""] * len(prompts), rewards)
         batch_size = run.config.sampling.batch_size
-        mask = rwr.streaming_percentile_mask(rewards, batch_size, section.percentile)
+        mask = rwr.streaming_percentile_mask(values, batch_size, section.percentile)
     else:
-        mask = rwr.percentile_mask(rewards, _groups(run, prompts), section.percentile)
+        groups = _groups(run, prompts)
+        mask = rwr.percentile_mask(_comparable(run, groups, rewards), groups, section.percentile)
+    return mask.astype(np.float64)
+
+
+def _reaching_threshold(run: Run, rewards: Rewards) -> Bools:
+    """Which pictures reach `rwr.threshold`, which is in the reward's own direction."""
+    ((name, values),) = rewards.items()
+    threshold = run.config.rwr.threshold
+    mask: Bools = values >= (threshold if run.maximizes(name) else -threshold)
     if not mask.any():
         raise Unusable(
-            f"no picture of epoch {run.epoch + 1} reached rwr.threshold = {section.threshold:g} "
-            f"(the best has {abs(rewards.max()):g}): make it easier, or keep a percentile"
+            f"no picture of epoch {run.epoch + 1} reached rwr.threshold = {threshold:g} "
+            f"(the best has {abs(values.max()):g}): make it easier, or keep a percentile"
         )
-    return mask.astype(np.float64)
+    return mask
+
+
+def _comparable(run: Run, groups: list[str], rewards: Rewards) -> Float64s:
+    """One number per picture, larger being better, for comparing the pictures of a group."""
+    return _only(rewards) if len(rewards) == 1 else _standardized(run, groups, rewards)
+
+
+def _standardized(run: Run, groups: list[str], rewards: Rewards) -> Float64s:
+    return mixed(rewards, run.config.weights, lambda _, values: rwr.standardized(values, groups))
+
+
+def _only(rewards: Rewards) -> Float64s:
+    (values,) = rewards.values()
+    return values
 
 
 def _groups(run: Run, prompts: list[str]) -> list[str]:

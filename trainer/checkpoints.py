@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, model_validator
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -43,7 +43,7 @@ class RunState(BaseModel):
         seconds: time spent on training and evaluation so far, without set-up.
         metrics_bytes: length of `metrics.jsonl` at this point.
         prompts: position of the prompt source.
-        tracker: the latest rewards of each prompt.
+        trackers: for each reward, the latest ones of each prompt.
         identities: the identity of each reward, pinned when the run started.
         config: the resolved configuration.
         files: byte size of each tensor file; filled in by `save`.
@@ -59,10 +59,23 @@ class RunState(BaseModel):
     seconds: float
     metrics_bytes: int
     prompts: dict[str, JsonValue]
-    tracker: dict[str, list[float]]
+    trackers: dict[str, dict[str, list[float]]]
     identities: dict[str, Identity]
     config: dict[str, JsonValue]
     files: dict[str, int] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_when_a_run_had_one_reward(cls, state: object) -> object:
+        """Such checkpoints hold its `tracker`, without its name."""
+        if not isinstance(state, dict) or "tracker" not in state:
+            return state
+        known = {key: value for key, value in state.items() if key != "tracker"}
+        try:
+            (reward,) = state["config"]["rewards"]
+        except (KeyError, TypeError, ValueError):
+            return known  # damaged: refused for want of its trackers
+        return {**known, "trackers": {reward: state["tracker"]}}
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ def train(
         list[str] | None,
         typer.Option(
             metavar="NAME=URL[,URL…]",
-            help="The reward and the address of its service; several replicas with commas.",
+            help="A reward and the address of its service; several replicas with commas. May be "
+            "repeated: see rewards.NAME.weight.",
         ),
     ] = None,
     monitor: Annotated[
@@ -67,7 +68,7 @@ def train(
     overrides += [f"training.algorithm={algorithm}"] if algorithm else []
     rewards, monitors = _services("reward", reward or []), _services("monitor", monitor or [])
     config = load_config(recipe, overrides, rewards, monitors)
-    _ = config.reward  # a missing reward is told before torch is imported
+    config.require_reward()  # told before torch is imported
 
     from trainer.loop import train as run_training
 

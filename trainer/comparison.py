@@ -32,7 +32,7 @@ from trainer.prompts import load_prompts
 from trainer.rewards import RewardServices
 from trainer.run import device_named
 from trainer.run_folder import RunFolder, write_json
-from trainer.sections import RewardSection
+from trainer.sections import ServiceSection
 from trainer.stops import ConfigError, RunStopped
 from trainer.terminal import Terminal
 
@@ -138,18 +138,18 @@ def _target(folder: RunFolder, asked: Comparison, plans: Mapping[str, Evaluation
     return target
 
 
-def _sections(rewards: Mapping[str, str], config: Config) -> dict[str, RewardSection]:
+def _sections(rewards: Mapping[str, str], config: Config) -> dict[str, ServiceSection]:
     """The rewards as sections of a configuration; a key that the run knows for one is kept.
 
     Raises:
         ConfigError: what is given is no address.
     """
-    known = {**config.monitors, **config.rewards}
+    known: dict[str, ServiceSection] = {**config.monitors, **config.rewards}
     sections = {}
     for name, urls in rewards.items():
         key = known[name].api_key_env if name in known else None
         try:
-            sections[name] = RewardSection.model_validate({"urls": urls, "api_key_env": key})
+            sections[name] = ServiceSection.model_validate({"urls": urls, "api_key_env": key})
         except ValidationError as error:
             reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
             raise ConfigError(f"--reward {name}={urls}: {reason}") from None

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError, field_validator, model_validator
+from pydantic import ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -34,9 +34,11 @@ from trainer.sections import (
     RWRSection,
     SamplingSection,
     ScoringSection,
+    ServiceSection,
     TrackingSection,
     TrainingSection,
 )
+from trainer.service_tables import long_form, with_urls
 from trainer.sizes import Sizes
 from trainer.stops import ConfigError
 from trainer.tables import flatten, merge, parse_override, to_toml
@@ -72,8 +74,9 @@ class Config(BaseSettings):
     advantages: AdvantagesSection = AdvantagesSection()
     """How rewards are normalised."""
     rewards: dict[str, RewardSection] = {}
-    """Reward name → its service."""
-    monitors: dict[str, RewardSection] = {}
+    """Reward name → its service and weight. With several, each is normalised on its own and their
+    weighted mean is what is trained on."""
+    monitors: dict[str, ServiceSection] = {}
     """Name → service of a reward that judges the evaluation pictures and is never trained on."""
     scoring: ScoringSection = ScoringSection()
     """How rewards are asked for, and what happens when one does not come."""
@@ -84,16 +87,6 @@ class Config(BaseSettings):
     tracking: TrackingSection = TrackingSection()
     """Records beside `metrics.jsonl`."""
 
-    @field_validator("rewards")
-    @classmethod
-    def _at_most_one_reward(cls, rewards: dict[str, RewardSection]) -> dict[str, RewardSection]:
-        if len(rewards) > 1:
-            raise ValueError(
-                f"{len(rewards)} rewards are named ({', '.join(rewards)}), "
-                "a run trains on one: keep one"
-            )
-        return rewards
-
     @model_validator(mode="after")
     def _one_name_one_service(self) -> "Config":
         for name in self.rewards.keys() & self.monitors.keys():
@@ -101,6 +94,12 @@ class Config(BaseSettings):
                 f"{name} is both a reward and a monitor: a reward is recorded anyway, so leave the "
                 "monitor out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _several_rewards_have_no_unit(self) -> "Config":
+        if len(self.rewards) > 1:
+            self.rwr.refuse_units(self.training.algorithm, list(self.rewards))
         return self
 
     @classmethod
@@ -130,19 +129,22 @@ class Config(BaseSettings):
         """The run's folder."""
         return Path(self.run.dir) / self.run.name
 
-    @property
-    def reward(self) -> tuple[str, RewardSection]:
-        """Name and service of the reward that is trained on.
+    def require_reward(self) -> None:
+        """Nothing where there is something to train on.
 
         Raises:
-            ConfigError: none is named.
+            ConfigError: no reward is named.
         """
-        for name, section in self.rewards.items():
-            return name, section
-        raise ConfigError(
-            "no reward is named: add --reward NAME=URL, "
-            "for example --reward jpeg_compressibility=http://localhost:8001"
-        )
+        if not self.rewards:
+            raise ConfigError(
+                "no reward is named: add --reward NAME=URL, "
+                "for example --reward jpeg_compressibility=http://localhost:8001"
+            )
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Reward name → weight."""
+        return {name: section.weight for name, section in self.rewards.items()}
 
     @property
     def evaluation_source(self) -> str:
@@ -180,34 +182,27 @@ def load_config(
         overrides: `section.key=value`, the strongest source. Lists and tables are written as in
             TOML: `training.betas=[0.9, 0.99]`.
         rewards: reward name → URL, or several with commas; replaces every reward of the other
-            sources, but keeps the other settings of a reward of that name.
+            sources, but keeps the other settings of a reward of that name, such as its weight.
         monitors: the same for rewards that are recorded and never trained on.
 
     Raises:
         ConfigError: one line that names the setting and what to change.
     """
-    values: dict[str, Any] = {} if recipe is None else read_recipe(recipe)
-    merge(values, _environment())
+    values: dict[str, Any] = {} if recipe is None else long_form(read_recipe(recipe))
+    merge(values, long_form(_environment()))
+    changes: dict[str, Any] = {}
     for override in overrides:
-        merge(values, parse_override(override))
+        merge(changes, long_form(parse_override(override)))
+    merge(values, changes)
     for section, given in (("rewards", rewards), ("monitors", monitors)):
         if given:
-            values[section] = _with_urls(values.get(section), given)
+            values[section] = with_urls(section, given, values, changes)
     try:
         config = Config(**values)
     except ValidationError as error:
         raise ConfigError(_describe(error)) from None
     config.sizes  # noqa: B018  (computing them is the check)
     return config
-
-
-def _with_urls(known: object, given: Mapping[str, str]) -> dict[str, Any]:
-    """The table of a section of services, with the URLs of the command line."""
-    tables = known if isinstance(known, dict) else {}
-    return {
-        name: (table if isinstance(table := tables.get(name), dict) else {}) | {"urls": urls}
-        for name, urls in given.items()
-    }
 
 
 def recipe_names() -> list[str]:
@@ -273,7 +268,8 @@ def _describe(error: ValidationError) -> str:
         else:
             message = fault["msg"].removeprefix("Value error, ")
             shown = "" if isinstance(fault["input"], dict) else f" (got {fault['input']!r})"
-            faults.append(f"{location}: {message[0].lower()}{message[1:]}{shown}")
+            where = f"{location}: " if location else ""  # else it is about several sections
+            faults.append(f"{where}{message[0].lower()}{message[1:]}{shown}")
     return "; ".join(faults)
 
 

@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping
 
 from trainer.reward_service import RewardSource
 from trainer.rewards import RewardServices
-from trainer.sections import RewardSection, ScoringSection
+from trainer.sections import ScoringSection, ServiceSection
 from trainer.stops import ConfigError
 
 
 def services_of(
     kind: str,
-    sections: Mapping[str, RewardSection],
+    sections: Mapping[str, ServiceSection],
     scoring: ScoringSection,
     notify: Callable[[str], None],
 ) -> RewardServices:

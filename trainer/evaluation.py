@@ -56,7 +56,7 @@ def evaluate(
     Args:
         policy: the model as it is now.
         tables: its schedule.
-        services: where the reward comes from.
+        services: the rewards that are trained on, at least one.
         monitors: rewards that are recorded and never trained on.
         config: the run's configuration.
         epoch: epochs trained so far.
@@ -73,10 +73,11 @@ def evaluate(
     plan = EvaluationPlan(known, config.evaluation.samples, config.evaluation.seed)
     judges = (services, monitors)
     found, pictures = draw_and_judge(policy, tables, judges, plan, config.sampling, advance, check)
-    (reward,) = services.identities
-    measured = found.pop(reward)
     evaluation = Evaluation(
-        epoch=epoch, reward=reward, prompts=plan.prompts, **measured.model_dump(), monitors=found
+        epoch=epoch,
+        prompts=plan.prompts,
+        rewards={name: found[name] for name in services.identities},
+        monitors={name: found[name] for name in monitors.identities},
     )
     return evaluation, pictures
 

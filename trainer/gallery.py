@@ -10,11 +10,12 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shared.images import encode_png
 from trainer.run_folder import write_whole
@@ -40,20 +41,37 @@ class Measured(BaseModel):
     ci95: tuple[float, float]
 
 
-class Evaluation(Measured):
+class Evaluation(BaseModel):
     """What the fixed evaluation seeds gave at one point of a run.
 
     Attributes:
         epoch: epochs trained before it; 0 is the model as it was loaded.
-        reward: name of the reward, which `scores`, `mean` and `ci95` are of.
         prompts: N prompts.
+        rewards: name of each reward that is trained on, and what it says; at least one.
         monitors: name of each reward that is not trained on, and what it says.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     epoch: int
-    reward: str
     prompts: list[str]
+    rewards: Annotated[dict[str, Measured], Field(min_length=1)]
     monitors: dict[str, Measured] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_when_a_run_had_one_reward(cls, values: object) -> object:
+        """Such evaluations say `reward`, and have what it says beside its name."""
+        if not isinstance(values, dict) or "reward" not in values:
+            return values
+        said = {name: values[name] for name in Measured.model_fields if name in values}
+        others = {key: values[key] for key in values.keys() - said.keys() - {"reward"}}
+        return {**others, "rewards": {values["reward"]: said}}
+
+    @property
+    def judged(self) -> dict[str, Measured]:
+        """What every reward says, those that are trained on first."""
+        return self.rewards | self.monitors
 
 
 Shots = Sequence[tuple[Evaluation, list[Path]]]

@@ -9,6 +9,7 @@ the state in which it began, so that a resumed run repeats it to the bit.
 """
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from trainer.evaluation import evaluate
 from trainer.gallery import Evaluation
 from trainer.preflight import check_ratio, check_rewards
 from trainer.report import write_report
+from trainer.reward_mix import shares
 from trainer.rewards import Pending
 from trainer.rollouts import draw, submit
 from trainer.run import Moment, Run, open_run
@@ -30,6 +32,7 @@ from trainer.scores import Bools, Floats, Scores, usable
 from trainer.step_statistics import StepStats, UpdateStats
 from trainer.stops import RunStopped, Unusable
 from trainer.summary import write_summary
+from trainer.tracking import of_reward, reward_metrics
 
 _EPOCH_SECONDS = ("seconds_sampling", "seconds_reward_wait", "seconds_update")
 
@@ -73,13 +76,12 @@ def train_epoch(run: Run) -> None:
             min_valid_per_prompt=run.config.scoring.min_valid_per_prompt,
             max_invalid_fraction=run.config.scoring.max_invalid_fraction,
         )
-    rewards = next(iter(scores.by_reward.values()))
-    signal = _signal(run, rollout.prompts, rewards, keep)
+    signal = _signal(run, rollout.prompts, scores.by_reward, keep)
     updating = time.monotonic()
     stats = _update(run, moment, rollout, signal, keep)
     seconds = (sampled - began, time.monotonic() - updating)
     _count(run, rollout, keep, stats)
-    record = _record(run, scores, rewards, signal, keep, stats, seconds)
+    record = _record(run, scores, signal, keep, stats, seconds)
     run.metrics.append(record)
     _tell(run, record)
     last = run.epoch == run.config.training.epochs
@@ -104,11 +106,14 @@ def _sample(run: Run) -> tuple[Rollout, Pending]:
     return Rollout.cat(batches), pending
 
 
-def _signal(run: Run, prompts: list[str], rewards: Floats, keep: Bools) -> Float64s:
+def _signal(run: Run, prompts: list[str], rewards: Mapping[str, Floats], keep: Bools) -> Float64s:
     """Advantages or weights of the pictures that count, NaN for the others."""
-    signed = rewards[keep] if run.maximizes else -rewards[keep]
+    signed = {
+        name: values[keep] if run.maximizes(name) else -values[keep]
+        for name, values in rewards.items()
+    }
     kept = [prompt for prompt, flag in zip(prompts, keep, strict=True) if flag]
-    signal = np.full(len(rewards), np.nan)
+    signal = np.full(len(prompts), np.nan)
     signal[keep] = ALGORITHMS[run.config.training.algorithm].signal(run, kept, signed)
     return signal
 
@@ -175,7 +180,7 @@ def _evaluate(run: Run) -> Evaluation:
             run.interrupts.check,
         )
     gallery.save(run.folder.evaluation, evaluation, pictures)
-    for name, measured in {evaluation.reward: evaluation, **evaluation.monitors}.items():
+    for name, measured in evaluation.judged.items():
         low, high = measured.ci95
         run.terminal.say(
             f"evaluation after epoch {run.epoch}: {name} {measured.mean:.4g} "
@@ -194,7 +199,6 @@ def _count(run: Run, rollout: Rollout, keep: Bools, stats: UpdateStats) -> None:
 def _record(
     run: Run,
     scores: Scores,
-    rewards: Floats,
     signal: Float64s,
     keep: Bools,
     stats: UpdateStats,
@@ -202,15 +206,11 @@ def _record(
 ) -> dict[str, float]:
     """The epoch in numbers, see `tracking.METRICS`."""
     sampling, updating = seconds
-    kept = rewards[keep]
     effective = effective_sample_size(signal[keep])
     return {
         "epoch": run.epoch,
         "reward_queries": run.reward_queries,
-        "reward_mean": float(kept.mean()),
-        "reward_std": float(kept.std()),
-        "reward_min": float(kept.min()),
-        "reward_max": float(kept.max()),
+        **reward_metrics({name: values[keep] for name, values in scores.by_reward.items()}),
         "masked": int(np.count_nonzero(~keep)),
         "effective_samples": effective if run.config.training.is_regression else float("nan"),
         **stats.metrics(),
@@ -224,10 +224,14 @@ def _record(
 
 def _announce(run: Run) -> None:
     config = run.config
+    share_of = shares(config.weights)
     for kind, services in (("reward", run.services), ("monitor", run.monitors)):
         for name, identity in services.identities.items():
+            share = share_of.get(name, 1.0)
+            counts = f", {100 * share:.3g} % of the weight" if share < 1 else ""
             run.terminal.say(
-                f"{kind} {name}: version {identity.version}, {identity.units}, {identity.direction}"
+                f"{kind} {name}: version {identity.version}, {identity.units}, "
+                f"{identity.direction}{counts}"
             )
     trained = sum(parameter.numel() for parameter in run.policy.trainable_parameters())
     run.terminal.say(
@@ -243,7 +247,11 @@ def _tell(run: Run, record: dict[str, float]) -> None:
     total = run.config.training.epochs
     seconds = sum(record[key] for key in record if key in _EPOCH_SECONDS)
     masked = f", {record['masked']:.0f} masked" if record["masked"] else ""
-    note = f"reward {record['reward_mean']:.4g}, {record['images_per_second']:.3g} images/s"
+    names = run.config.rewards
+    means = {name: record[of_reward("reward_mean", name, names)] for name in names}
+    labels = names if len(names) > 1 else ["reward"]
+    told = [f"{label} {mean:.4g}" for label, mean in zip(labels, means.values(), strict=True)]
+    note = f"{', '.join(told)}, {record['images_per_second']:.3g} images/s"
     if run.config.training.is_regression:
         step = f"loss {record['loss']:.3g}, effective samples {record['effective_samples']:.0f}"
     else:
@@ -268,9 +276,10 @@ def _finish(run: Run) -> None:
     gallery.write_grid(run.folder.evaluation / "grid.png", before.prompts, pictures)
     write_summary(run, before, after)
     report = write_report(run.folder)
-    run.terminal.say(
-        f"{before.reward}: {before.mean:.4g} before, {after.mean:.4g} after "
-        f"{run.reward_queries} reward queries in {run.seconds:.0f} s"
-    )
+    for name, measured in before.rewards.items():
+        run.terminal.say(
+            f"{name}: {measured.mean:.4g} before, {after.rewards[name].mean:.4g} after "
+            f"{run.reward_queries} reward queries in {run.seconds:.0f} s"
+        )
     run.terminal.say(f"weights: {weights}")
     run.terminal.say(f"report: {report}")

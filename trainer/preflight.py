@@ -50,15 +50,16 @@ def check_ratio(policy: Policy, tables: DDIMTables, config: Config) -> float:
 
 
 def check_rewards(evaluation: Evaluation) -> None:
-    """There is something to learn from.
+    """There is something to learn from every reward.
 
     Raises:
-        RunStopped: every picture got the same reward.
+        RunStopped: one gave the same to every picture.
     """
-    scores = [score for score in evaluation.scores if score is not None]
-    if len(set(scores)) == 1:
-        raise RunStopped(
-            f"{evaluation.reward} gave {scores[0]:g} to all {len(scores)} scored evaluation "
-            "pictures, so there is nothing to learn from; use a reward that tells them apart, or "
-            "raise evaluation.samples"
-        )
+    for name, measured in evaluation.rewards.items():
+        scores = [score for score in measured.scores if score is not None]
+        if len(set(scores)) == 1:
+            raise RunStopped(
+                f"{name} gave {scores[0]:g} to all {len(scores)} scored evaluation pictures, so "
+                "there is nothing to learn from; use a reward that tells them apart, or raise "
+                "evaluation.samples"
+            )

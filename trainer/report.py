@@ -13,12 +13,12 @@ from typing import Any
 
 from trainer.charts import Interval, curve_chart, number, short, small_chart
 from trainer.gallery import Measured, Shots, load_all
-from trainer.report_pictures import comparison, strips
+from trainer.report_pictures import comparison, rewards_of, strips
 from trainer.run_folder import RunFolder, write_whole
 from trainer.stops import RunStopped
-from trainer.tracking import METRICS, read_metrics
+from trainer.tracking import meaning, of_reward, read_metrics, rewards_in
 
-_DIAGNOSTICS = ("approx_kl", "clip_fraction", "grad_norm", "loss", "reward_std")
+_DIAGNOSTICS = ("approx_kl", "clip_fraction", "grad_norm", "loss")
 _PHASES = {
     "seconds_sampling": "sampling",
     "seconds_reward_wait": "waiting for scores",
@@ -46,19 +46,19 @@ def write_report(folder: RunFolder) -> Path:
     if folder.summary.exists():
         summary = json.loads(folder.summary.read_text(encoding="utf-8"))
     sections = [
-        _curve(records, shots),
+        _curves(records, shots),
         _monitors(records, shots),
         comparison(shots, summary),
         strips(shots),
         _time(records, summary),
         _diagnostics(records),
-        _facts(summary, folder),
+        _facts(summary, shots, folder),
     ]
     template = files("trainer").joinpath("assets/report.html").read_text(encoding="utf-8")
     page = Template(template).substitute(
         title=escape(f"{folder.path.name} · DDPO run"),
         headline=_headline(folder, shots),
-        subtitle=_subtitle(folder, records, summary),
+        subtitle=_subtitle(folder, records, shots, summary),
         tiles=_tiles(records, shots, summary),
         sections="\n".join(sections),
     )
@@ -69,31 +69,43 @@ def write_report(folder: RunFolder) -> Path:
 def _headline(folder: RunFolder, shots: Shots) -> str:
     if len(shots) < 2:
         return escape(folder.path.name)
-    before, after = shots[0][0], shots[-1][0]
-    return escape(f"{after.reward}: {short(before.mean)} → {short(after.mean)}")
+    moved = (
+        f"{name}: {short(before.mean)} → {short(after.mean)}"
+        for name, (before, after) in _ends(shots).items()
+    )
+    return "<br>".join(map(escape, moved))
 
 
-def _change(shots: Shots) -> str:
-    """How the reward moved, in per cent of its size before, or as a difference from zero."""
-    before, after = shots[0][0].mean, shots[-1][0].mean
+def _ends(shots: Shots) -> dict[str, tuple[Measured, Measured]]:
+    """What every reward said first and last."""
+    before, after = shots[0][0].rewards, shots[-1][0].rewards
+    return {name: (before[name], after[name]) for name in before}
+
+
+def _change(before: float, after: float) -> str:
+    """How a reward moved, in per cent of its size before, or as a difference from zero."""
     if before == 0:
         return f"{after:+.3g}".replace("-", "−")
     return f"{100 * (after - before) / abs(before):+.0f} %".replace("-", "−")
 
 
-def _subtitle(folder: RunFolder, records: Records, summary: Mapping[str, Any]) -> str:
-    reward = summary.get("reward", {})
+def _subtitle(folder: RunFolder, records: Records, shots: Shots, summary: Mapping[str, Any]) -> str:
+    rewards = rewards_of(summary, shots)
     parts = [f"run {folder.path.name}", f"{len(records)} epochs"]
-    if reward:
-        parts.insert(1, f"reward in {reward['units']}, to {reward['direction']}")
+    for place, (name, reward) in enumerate(rewards.items(), start=1):
+        label = name if len(rewards) > 1 else "reward"
+        parts.insert(place, f"{label} in {reward['units']}, to {reward['direction']}")
     parts.append("finished" if summary else "not finished: the numbers are as of now")
     return escape(" · ".join(parts))
 
 
 def _tiles(records: Records, shots: Shots, summary: Mapping[str, Any]) -> str:
     tiles = []
-    if len(shots) >= 2:
-        tiles.append(("lead", _change(shots), _intervals(shots[0][0], shots[-1][0])))
+    ends = _ends(shots) if len(shots) >= 2 else {}
+    for name, (before, after) in ends.items():
+        about = f"{name}: " if len(ends) > 1 else ""
+        change = _change(before.mean, after.mean)
+        tiles.append(("lead", change, about + _intervals(before, after)))
     queries = records[-1]["reward_queries"] if records else 0
     tiles.append(("", f"{queries:,}".replace(",", " "), "reward queries"))
     if "seconds" in summary:
@@ -120,27 +132,41 @@ def _queries(records: Records) -> dict[int, float]:
     return {0: 0.0} | {r["epoch"]: float(r["reward_queries"]) for r in records}
 
 
-def _curve(records: Records, shots: Shots) -> str:
-    queries = _queries(records)
-    points = [
-        Interval(queries[s.epoch], s.mean, *s.ci95, f"evaluation after epoch {s.epoch}")
-        for s, _ in shots
-        if s.epoch in queries
-    ]
-    usable = [r for r in records if r["reward_mean"] is not None]
-    chart = curve_chart(
-        [float(r["reward_queries"]) for r in usable],
-        [r["reward_mean"] for r in usable],
-        [r["reward_std"] for r in usable],
-        points,
-        x_label="reward queries",
-        y_label=shots[0][0].reward if shots else "reward",
-    )
+def _curves(records: Records, shots: Shots) -> str:
+    """A curve per reward, each in its own units."""
+    names = list(shots[0][0].rewards) if shots else rewards_in(records)
+    charts = [_curve(records, shots, name, names) for name in names]
     legend = (
         '<div class="legend"><span><i class="c0"></i>mean of each epoch, ± one standard deviation'
         '</span><span><i class="c1"></i>fixed evaluation seeds, 95 % interval</span></div>'
     )
-    return f'<h2>The reward</h2><div class="card">{chart}{legend}</div>'
+    heading = "The reward" if len(names) == 1 else "The rewards"
+    cards = "".join(f'<div class="card">{chart}{legend}</div>' for chart in charts)
+    return f"<h2>{heading}</h2>{cards}"
+
+
+def _curve(records: Records, shots: Shots, name: str, names: Sequence[str]) -> str:
+    queries = _queries(records)
+    points = [
+        Interval(
+            queries[shot.epoch],
+            shot.rewards[name].mean,
+            *shot.rewards[name].ci95,
+            f"evaluation after epoch {shot.epoch}",
+        )
+        for shot, _ in shots
+        if shot.epoch in queries
+    ]
+    mean, deviation = (of_reward(f"reward_{kind}", name, names) for kind in ("mean", "std"))
+    usable = [r for r in records if r[mean] is not None]
+    return curve_chart(
+        [float(r["reward_queries"]) for r in usable],
+        [r[mean] for r in usable],
+        [r[deviation] for r in usable],
+        points,
+        x_label="reward queries",
+        y_label=name,
+    )
 
 
 def _monitors(records: Records, shots: Shots) -> str:
@@ -197,24 +223,31 @@ def _diagnostics(records: Records) -> str:
     if len(records) < 2:
         return ""
     cards = []
-    for name in _DIAGNOSTICS:
+    deviations = sorted({n for r in records for n in r if n.startswith("reward_std")})
+    for name in (*_DIAGNOSTICS, *deviations):
         points = [(float(r["epoch"]), r[name]) for r in records if r.get(name) is not None]
         if len(points) > 1:
             xs, ys = zip(*points, strict=True)
             cards.append(
-                f'<div class="card"><h3>{name}</h3><p>{escape(METRICS[name])}</p>'
+                f'<div class="card"><h3>{escape(name)}</h3><p>{escape(meaning(name))}</p>'
                 f"{small_chart(xs, ys, name)}</div>"
             )
     return f'<h2>How training went</h2><div class="diagnostics">{"".join(cards)}</div>'
 
 
-def _facts(summary: Mapping[str, Any], folder: RunFolder) -> str:
+def _facts(summary: Mapping[str, Any], shots: Shots, folder: RunFolder) -> str:
     rows = [
         (key.replace("_", " "), value)
         for key, value in summary.items()
         if isinstance(value, str | int | float)
     ]
-    rows += [(f"reward {k}", v) for k, v in summary.get("reward", {}).items() if isinstance(v, str)]
+    rewards = rewards_of(summary, shots)
+    rows += [
+        (f"{name if len(rewards) > 1 else 'reward'} {key}", value)
+        for name, reward in rewards.items()
+        for key, value in reward.items()
+        if isinstance(value, str) or (key == "weight" and len(rewards) > 1)
+    ]
     table = "".join(
         f"<tr><td>{escape(key)}</td><td><code>{escape(_plain(value))}</code></td></tr>"
         for key, value in rows

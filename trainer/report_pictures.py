@@ -19,15 +19,18 @@ def comparison(shots: Shots, summary: Mapping[str, Any]) -> str:
         return ""
     picked = milestones(shots)
     evaluations = [evaluation for evaluation, _ in picked]
-    sign = -1 if summary.get("reward", {}).get("direction") == "minimize" else 1
+    said = rewards_of(summary, shots)
+    signs = {
+        name: -1 if said.get(name, {}).get("direction") == "minimize" else 1
+        for name in evaluations[0].rewards
+    }
     cards = []
     for row in shown(evaluations[0].prompts, _CARDS):
         pictures = "".join(_image(paths[row]) for _, paths in picked)
         cards.append(
             f'<figure class="card pair"><div class="side n{len(picked)}">{pictures}</div>'
             f"<figcaption>{escape(evaluations[0].prompts[row])}"
-            f'<div class="scores">{_scores(evaluations, row, sign)}</div>'
-            "</figcaption></figure>"
+            f"{_scores(evaluations, row, signs)}</figcaption></figure>"
         )
     middle = f"after epoch {evaluations[1].epoch} and " if len(picked) > 2 else ""
     return (
@@ -54,8 +57,27 @@ def strips(shots: Shots) -> str:
     )
 
 
-def _scores(evaluations: Sequence[Evaluation], row: int, sign: int) -> str:
-    values = [evaluation.scores[row] for evaluation in evaluations]
+def rewards_of(summary: Mapping[str, Any], shots: Shots) -> dict[str, Any]:
+    """Name of each reward and what `summary.json` says of it; nothing while there is none.
+
+    A summary from when a run had one reward does not say the run's name for it.
+    """
+    if "rewards" not in summary and "reward" in summary and shots:
+        return dict.fromkeys(shots[0][0].rewards, summary["reward"])
+    return dict(summary.get("rewards", {}))
+
+
+def _scores(evaluations: Sequence[Evaluation], row: int, signs: Mapping[str, int]) -> str:
+    """A line per reward, with its name where there are several."""
+    lines = []
+    for name, sign in signs.items():
+        values = [evaluation.rewards[name].scores[row] for evaluation in evaluations]
+        label = f"<div>{escape(name)}</div>" if len(signs) > 1 else ""
+        lines.append(f'{label}<div class="scores">{_cells(values, sign)}</div>')
+    return "".join(lines)
+
+
+def _cells(values: Sequence[float | None], sign: int) -> str:
     cells = []
     for place, value in enumerate(values):
         if value is None:

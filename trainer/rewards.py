@@ -148,7 +148,8 @@ class RewardServices:
                     again.append(i)
                 elif result.error is not None:
                     faults[result.error.code] += 1
-                    example = f"{result.error.code}: {result.error.message}"
+                    teller = f"{service.name}: " if len(self._services) > 1 else ""
+                    example = f"{teller}{result.error.code}: {result.error.message}"
             if again:
                 queue.append((service, service.send_again(request, again)))
         valid = sampled.copy()

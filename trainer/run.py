@@ -1,6 +1,7 @@
 """A run while it trains: its live parts, and how they become a checkpoint and come back."""
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,16 +27,11 @@ from trainer.stops import ConfigError, RunStopped
 from trainer.terminal import Terminal
 from trainer.tracking import MetricsLog
 
-# Settings that do not change the result, so a resumed run may have others.
-_FREE = (
-    "run.dir:",
-    "run.name:",
-    "rewards.",
-    "monitors.",
-    "scoring.deadline_s:",
-    "scoring.max_outage_s:",
-    "checkpoints.",
-    "tracking.",
+# Settings that do not change the result, so a resumed run may have others. Where a reward is asked
+# for is one; its weight is none, and so the set of rewards cannot change unnoticed either.
+_FREE = re.compile(
+    r"run\.(dir|name):|rewards\.[^:]*\.(urls|api_key_env):|monitors[.:]"
+    r"|scoring\.(deadline_s|max_outage_s):|checkpoints\.|tracking\."
 )
 
 
@@ -52,6 +48,7 @@ class Run:
     """The live parts of a run. `open_run` makes one.
 
     Attributes:
+        trackers: the latest rewards of each prompt, for each reward on its own.
         epoch: epochs finished.
         shuffling: order of samples and timesteps in the update. The noise of the pictures needs
             no generator that lasts: each picture has its own, see `sampling.noise_seed`.
@@ -69,7 +66,7 @@ class Run:
     policy: Policy
     tables: DDIMTables
     optimizer: torch.optim.Optimizer
-    tracker: PerPromptTracker
+    trackers: dict[str, PerPromptTracker]
     prompts: PromptSampler
     shuffling: torch.Generator
     metrics: MetricsLog
@@ -86,10 +83,9 @@ class Run:
         """Seconds of training and evaluation so far, without set-up."""
         return self.seconds_before + time.monotonic() - self.started
 
-    @property
-    def maximizes(self) -> bool:
-        """Whether a larger reward is a better one."""
-        return next(iter(self.services.identities.values())).direction == "maximize"
+    def maximizes(self, reward: str) -> bool:
+        """Whether more of a reward is better."""
+        return self.services.identities[reward].direction == "maximize"
 
     def moment(self) -> Moment:
         """Where the run stands now; valid for as long as the weights do not change."""
@@ -102,7 +98,7 @@ class Run:
             seconds=self.seconds,
             metrics_bytes=self.metrics.length(),
             prompts=self.prompts.state_dict(),
-            tracker=self.tracker.state_dict(),
+            trackers={name: each.state_dict() for name, each in self.trackers.items()},
             identities=self.services.identities | self.monitors.identities,
             config=self.config.model_dump(mode="json"),
         )
@@ -145,7 +141,8 @@ class Run:
         checkpoints.restore_optimizer(self.optimizer, checkpoint.optimizer)
         self.shuffling.set_state(checkpoint.generators["shuffling"])
         self.prompts.load_state_dict(state.prompts)
-        self.tracker.load_state_dict(state.tracker)
+        for name, tracker in self.trackers.items():
+            tracker.load_state_dict(state.trackers[name])
         self.epoch = state.epoch
         self.reward_queries = state.reward_queries
         self.masked = state.masked
@@ -175,9 +172,9 @@ def open_run(config: Config, *, resume: bool) -> Iterator[Run]:
         terminal = stack.enter_context(
             Terminal(config.training.epochs, state.epoch if state else 0)
         )
-        name, section = config.reward
+        config.require_reward()
         patience = (config.scoring, terminal.say)
-        services = stack.enter_context(services_of("rewards", {name: section}, *patience))
+        services = stack.enter_context(services_of("rewards", config.rewards, *patience))
         monitors = stack.enter_context(services_of("monitors", config.monitors, *patience))
         for each in (services, monitors):
             each.connect(state.identities if state else None)
@@ -197,7 +194,10 @@ def open_run(config: Config, *, resume: bool) -> Iterator[Run]:
             policy=policy,
             tables=tables,
             optimizer=make_optimizer(policy, config.training),
-            tracker=PerPromptTracker(config.advantages.buffer_size, config.advantages.min_count),
+            trackers={
+                name: PerPromptTracker(config.advantages.buffer_size, config.advantages.min_count)
+                for name in config.rewards
+            },
             prompts=PromptSampler(all_prompts, config.run.seed),
             shuffling=torch.Generator().manual_seed(config.run.seed),
             metrics=stack.enter_context(
@@ -229,7 +229,7 @@ def _checkpoint(folder: RunFolder, config: Config) -> Checkpoint | None:
             f"{folder.config} is not a configuration of this version ({error.error_count()} "
             "settings do not fit); resume the run with the version that started it"
         ) from None
-    changed = [line for line in old.differences(config) if not line.startswith(_FREE)]
+    changed = [line for line in old.differences(config) if not _FREE.match(line)]
     if changed:
         raise ConfigError(
             f"the run in {folder.path} has another configuration ({'; '.join(changed)}); resume "

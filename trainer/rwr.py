@@ -21,8 +21,6 @@ def softmax_weights(
     rewards: Float64s,
     groups: Sequence[str],
     inverse_temperature: float,
-    *,
-    standardize: bool = False,
 ) -> Float64s:
     """w = n · softmax(β r) within each group of n pictures, so that its mean is 1.
 
@@ -33,8 +31,6 @@ def softmax_weights(
         rewards: (N,), finite, larger is better.
         groups: (N,), which pictures are compared with each other: their prompts, or all one text.
         inverse_temperature: β ≥ 0.
-        standardize: subtract the group's mean and divide by its deviation (ddof 0, plus 1e-6)
-            first, so that one β suits rewards of any unit.
 
     Returns:
         (N,) weights.
@@ -42,12 +38,26 @@ def softmax_weights(
     weights = np.empty(len(rewards))
     for mine in _members(groups):
         values = rewards[mine]
-        if standardize:
-            values = (values - values.mean()) / (values.std() + _EPSILON)
         # Shifted by the largest, which changes nothing but the range of the exponential.
         powers = np.exp(inverse_temperature * (values - values.max()))
         weights[mine] = len(values) * powers / powers.sum()
     return weights
+
+
+def standardized(rewards: Float64s, groups: Sequence[str]) -> Float64s:
+    """(r − mean) / (std + 1e-6) within each group, ddof 0, so that one β suits any unit.
+
+    Args:
+        rewards: (N,), finite.
+        groups: (N,), as for `softmax_weights`.
+
+    Returns:
+        (N,) of mean 0 and deviation 1 in each group, or 0 where all of a group are the same.
+    """
+    values = np.empty(len(rewards))
+    for mine in _members(groups):
+        values[mine] = (rewards[mine] - rewards[mine].mean()) / (rewards[mine].std() + _EPSILON)
+    return values
 
 
 def percentile_mask(rewards: Float64s, groups: Sequence[str], percentile: float) -> Bools:

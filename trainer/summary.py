@@ -22,17 +22,12 @@ def write_summary(run: Run, before: Evaluation, after: Evaluation) -> None:
         run: a run whose last epoch is done.
         before, after: its evaluations on the fixed seeds.
     """
-    identity = run.services.identities[before.reward]
-    change = after.mean - before.mean
+    rewards = {name: _change(run, name, before, after) for name in before.rewards}
     records = read_metrics(run.folder.metrics)
     sampling = sum(record["seconds_sampling"] for record in records)
     summary = {
-        "reward": {
-            **identity.model_dump(),
-            "before": _measured(before),
-            "after": _measured(after),
-            "change_percent": 100 * change / abs(before.mean) if before.mean else None,
-        },
+        **_only(rewards),
+        "rewards": rewards,
         "monitors": {
             name: {
                 **run.monitors.identities[name].model_dump(),
@@ -63,6 +58,24 @@ def write_summary(run: Run, before: Evaluation, after: Evaluation) -> None:
         "diffusers": version("diffusers"),
     }
     write_json(run.folder.summary, summary)
+
+
+def _change(run: Run, reward: str, before: Evaluation, after: Evaluation) -> dict[str, Any]:
+    """What a reward that was trained on is, and how it moved."""
+    first, last = before.rewards[reward], after.rewards[reward]
+    change = last.mean - first.mean
+    return {
+        **run.services.identities[reward].model_dump(),
+        "weight": run.config.rewards[reward].weight,
+        "before": _measured(first),
+        "after": _measured(last),
+        "change_percent": 100 * change / abs(first.mean) if first.mean else None,
+    }
+
+
+def _only(rewards: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The reward of a run that has one, without having to know its name."""
+    return {"reward": next(iter(rewards.values()))} if len(rewards) == 1 else {}
 
 
 def config_hash(config: Config) -> str:

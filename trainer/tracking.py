@@ -5,20 +5,26 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from trainer.scores import Floats
 from trainer.stops import RunStopped
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
 
+PER_REWARD = ("reward_mean", "reward_std", "reward_min", "reward_max")
+"""What is recorded of each reward on its own. A run with several writes it as `reward_mean/NAME`,
+since rewards of different units have no mean in common."""
+
 METRICS: Mapping[str, str] = {
     "epoch": "Epochs finished, counted from 1.",
     "reward_queries": "Pictures scored for training so far; evaluations do not count.",
-    "reward_mean": "Mean reward of the epoch's scored pictures, in the reward's own units.",
+    "reward_mean": "Mean reward of the epoch's scored pictures, in the reward's own units. With "
+    "several rewards `reward_mean/NAME` of each, and so for the next three.",
     "reward_std": "Standard deviation of those rewards.",
     "reward_min": "Smallest of those rewards.",
     "reward_max": "Largest of those rewards.",
@@ -35,7 +41,7 @@ METRICS: Mapping[str, str] = {
     "skipped_steps": "Optimiser steps skipped in the epoch because a gradient was not finite.",
     "seconds_sampling": "Time spent drawing pictures.",
     "seconds_reward_wait": "Time spent waiting for scores after the last picture was drawn.",
-    "seconds_scoring": "Time the service says it computed; overlaps with sampling.",
+    "seconds_scoring": "Time the services say they computed, summed; overlaps with sampling.",
     "seconds_update": "Time spent on the gradient.",
     "images_per_second": "Pictures per second of sampling.",
 }
@@ -82,13 +88,13 @@ class MetricsLog:
         """Write the record of one epoch; numbers that are not finite are written as null.
 
         Args:
-            record: names from `METRICS`.
+            record: names from `METRICS`; those of one reward among several, see `of_reward`.
 
         Raises:
             KeyError: a name is not in `METRICS`.
         """
         for name in record:
-            METRICS[name]  # an undocumented metric is a mistake
+            meaning(name)  # an undocumented metric is a mistake
         line = json.dumps({name: _json_number(value) for name, value in record.items()})
         self._file.write(line.encode() + b"\n")
         self._file.flush()
@@ -101,6 +107,46 @@ class MetricsLog:
         """Bytes written so far, after making sure that they are on the disk."""
         os.fsync(self._file.fileno())
         return self._file.seek(0, os.SEEK_END)
+
+
+def of_reward(metric: str, reward: str, rewards: Collection[str]) -> str:
+    """What a metric of `PER_REWARD` is called for one of the rewards of a run."""
+    return metric if len(rewards) == 1 else f"{metric}/{reward}"
+
+
+def rewards_in(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The rewards whose metrics are in the records; a run's only one is called "reward"."""
+    names = {
+        name.partition("/")[2]
+        for each in records
+        for name in each
+        if name.startswith("reward_mean")
+    }
+    return sorted(name or "reward" for name in names) or ["reward"]
+
+
+def reward_metrics(rewards: Mapping[str, Floats]) -> dict[str, float]:
+    """The metrics of `PER_REWARD` of an epoch.
+
+    Args:
+        rewards: reward name → values of the M ≥ 1 pictures that count, (M,).
+    """
+    found: dict[str, float] = {}
+    for name, values in rewards.items():
+        measured = (values.mean(), values.std(), values.min(), values.max())
+        for metric, value in zip(PER_REWARD, measured, strict=True):
+            found[of_reward(metric, name, rewards)] = float(value)
+    return found
+
+
+def meaning(name: str) -> str:
+    """What a recorded number is.
+
+    Raises:
+        KeyError: it is no metric.
+    """
+    metric, _, reward = name.partition("/")
+    return METRICS[metric if reward and metric in PER_REWARD else name]
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

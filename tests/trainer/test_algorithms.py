@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from trainer import checkpoints, loop
+from trainer.advantages import PerPromptTracker, global_advantages
 from trainer.algorithms import ALGORITHMS
 from trainer.config import Config
 from trainer.loop import train
@@ -178,7 +180,7 @@ def kept_of(monkeypatch: pytest.MonkeyPatch, config: Config) -> tuple[list[list[
     signal = loop._signal
 
     def noting(run: Run, prompts: list[str], rewards: Any, keep: Bools) -> Any:
-        given.append(rewards)
+        given.append(rewards["blue"])
         signals.append(signal(run, prompts, rewards, keep).tolist())
         return np.array(signals[-1])
 
@@ -215,6 +217,107 @@ def test_a_threshold_is_in_the_reward_s_own_units(
     unreachable = {"keep": "threshold", "threshold": 300.0}
     with pytest.raises(RunStopped, match=r"no picture of epoch 1 reached rwr.threshold = 300 "):
         train(config_of("rwr_sparse", blue.url, "c", rwr=unreachable))
+
+
+def fake_run(algorithm: str, weights: dict[str, float], **sections: dict[str, Any]) -> Any:
+    """As much of a run as turns rewards into advantages or weights."""
+    config = Config.model_validate(
+        {
+            "model": {"path": "none"},
+            "training": {"algorithm": algorithm},
+            "rewards": {
+                name: {"urls": "http://a", "weight": weight} for name, weight in weights.items()
+            },
+            **sections,
+        }
+    )
+    size = config.advantages.buffer_size, config.advantages.min_count
+    trackers = {name: PerPromptTracker(*size) for name in weights}
+    return SimpleNamespace(config=config, trackers=trackers, maximizes=lambda _: True, epoch=0)
+
+
+def test_one_reward_gives_the_published_advantages_whatever_its_weight(golden: Path) -> None:
+    for golden_run in json.loads((golden / "stat_tracker.json").read_text(encoding="utf-8")):
+        size = {name: golden_run[name] for name in ("buffer_size", "min_count")}
+        run = fake_run("ddpo_is", {"jpeg": 0.3}, advantages=size)
+        alone = PerPromptTracker(**size)
+        for update in golden_run["updates"]:
+            values = np.array(update["rewards"], np.float64)
+            found = ALGORITHMS["ddpo_is"].signal(run, update["prompts"], {"jpeg": values})
+            assert found.tolist() == pytest.approx(update["advantages"], abs=2e-5)
+            assert found.tobytes() == alone.update(update["prompts"], values).tobytes()
+
+
+def test_one_reward_gives_the_published_weights_whatever_its_weight(golden: Path) -> None:
+    published = json.loads((golden / "rwr.json").read_text())["weights"]
+    rewards, prompts = {"jpeg": np.array(published["rewards"])}, published["prompts"]
+    for case in published["cases"]:
+        section = {
+            "group": "prompt" if case["per_prompt"] else "epoch",
+            "inverse_temperature": case["temperature_multiplier"],
+        }
+        run = fake_run("rwr", {"jpeg": 0.3}, rwr=section)
+        found = ALGORITHMS["rwr"].signal(run, prompts, rewards)
+        assert found == pytest.approx(case["weights"], abs=1e-9)
+
+
+# Two prompts. By `a` pictures 3 and 4 are best; `b` has a unit a thousand times as large, and
+# ranks picture 0 before 3 and picture 4 before 7.
+PROMPTS = ["a cat"] * 4 + ["an ant"] * 4
+TWO = {
+    "a": np.array([0.0, 1.0, 2.0, 3.0, 9.0, 8.0, 7.0, 6.0]),
+    "b": np.array([9e3, 1e3, 1e3, 5e3, 9e3, 1e3, 1e3, 8e3]),
+}
+
+
+def test_each_reward_has_a_tracker_of_its_own() -> None:
+    section = {"buffer_size": 8, "min_count": 2}
+    run = fake_run("ddpo_is", {"a": 1.0, "b": 3.0}, advantages=section)
+    first, second = (ALGORITHMS["ddpo_is"].signal(run, PROMPTS, TWO) for _ in range(2))
+    expected = np.zeros(8)
+    for name, share in (("a", 0.25), ("b", 0.75)):
+        expected += share * PerPromptTracker(8, 2).update(PROMPTS, TWO[name])
+    assert first == pytest.approx(expected)
+    assert second == pytest.approx(expected)  # the same rewards again have the same statistics
+    kept = run.trackers["b"].state_dict()["a cat"]
+    assert kept == [9e3, 1e3, 1e3, 5e3] * 2
+    of_epoch = fake_run("ddpo_sf", {"a": 1.0, "b": 3.0}, advantages={"per_prompt": False},
+                        training={"algorithm": "ddpo_sf", "batch_size": 256})  # fmt: skip
+    expected = 0.25 * global_advantages(TWO["a"]) + 0.75 * global_advantages(TWO["b"])
+    assert ALGORITHMS["ddpo_sf"].signal(of_epoch, PROMPTS, TWO) == pytest.approx(expected)
+    assert of_epoch.trackers["a"].state_dict() == {}
+
+
+@pytest.mark.parametrize(
+    ("weights", "rwr", "best"),
+    [
+        ({"a": 1.0, "b": 1e-6}, {}, [3, 4]),
+        ({"a": 1e-6, "b": 1.0}, {}, [0, 4]),
+        ({"a": 1.0, "b": 1.0}, {}, [3, 4]),
+        ({"a": 1.0, "b": 1.0}, {"group": "epoch"}, [4]),
+        # Batches of two, each against all that were drawn before: 3 is not as good as 0 was.
+        ({"a": 1.0, "b": 1.0}, {"keep": "streaming_percentile"}, [0, 4]),
+    ],
+)
+def test_sparse_weights_of_several_rewards(
+    weights: dict[str, float], rwr: dict[str, Any], best: list[int]
+) -> None:
+    section = {"percentile": 99, **rwr}
+    run = fake_run("rwr_sparse", weights, rwr=section, sampling={"batch_size": 2})
+    found = ALGORITHMS["rwr_sparse"].signal(run, PROMPTS, TWO)
+    assert np.flatnonzero(found).tolist() == best
+
+
+def test_softmax_weights_of_several_rewards_have_no_unit() -> None:
+    section = {"standardize": True, "inverse_temperature": 1.5}
+    run = fake_run("rwr", {"a": 2.0, "b": 1.0}, rwr=section)
+    found = ALGORITHMS["rwr"].signal(run, PROMPTS, TWO)
+    scaled = ALGORITHMS["rwr"].signal(run, PROMPTS, TWO | {"b": 5 - 0.01 * (5 - TWO["b"])})
+    assert scaled == pytest.approx(found, rel=1e-4)
+    cat = (2 * (TWO["a"][:4] - 1.5) / np.std([0, 1, 2, 3])) / 3
+    cat += (TWO["b"][:4] - 4e3) / np.std([9e3, 1e3, 1e3, 5e3]) / 3
+    expected = 4 * np.exp(1.5 * cat) / np.exp(1.5 * cat).sum()
+    assert found[:4] == pytest.approx(expected, rel=1e-4)
 
 
 def test_one_update_per_collection(config_of: Callable[..., Config]) -> None:

@@ -25,9 +25,9 @@ def checkpoint(epoch: int) -> Checkpoint:
         seconds=1.5,
         metrics_bytes=120,
         prompts={"state": {"state": 2**127 + 1}},
-        tracker={"a cat": [-1.25, 0.1 + 0.2]},
+        trackers={"jpeg": {"a cat": [-1.25, 0.1 + 0.2]}, "clip": {"a cat": [7.0]}},
         identities={"jpeg": IDENTITY},
-        config={"run": {"seed": 3}},
+        config={"run": {"seed": 3}, "rewards": {"jpeg": {"urls": ["http://a"]}}},
     )
     generator = torch.Generator().manual_seed(epoch)
     return Checkpoint(
@@ -51,6 +51,19 @@ def test_what_comes_back_is_what_went_in(tmp_path: Path) -> None:
         torch.randperm(50, generator=generator),
         torch.randperm(50, generator=torch.Generator().manual_seed(3)),
     )
+
+
+def test_a_checkpoint_of_when_a_run_had_one_reward(tmp_path: Path) -> None:
+    path = checkpoints.save(tmp_path, checkpoint(3), keep=2)
+    state = json.loads((path / "state.json").read_text())
+    state["tracker"] = state.pop("trackers")["jpeg"]
+    (path / "state.json").write_text(json.dumps(state))
+    assert checkpoints.load(path).state.trackers == {"jpeg": {"a cat": [-1.25, 0.1 + 0.2]}}
+    # Without the name that it had it is a damaged one.
+    state["config"] = {}
+    (path / "state.json").write_text(json.dumps(state))
+    with pytest.raises(RunStopped, match="cannot be read"):
+        checkpoints.load(path)
 
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:

@@ -120,14 +120,15 @@ def test_it_finds_what_the_run_found_itself(asked: Asked, run: Path) -> None:
     for epoch, judged in enumerate(by_model.values()):
         own = evaluated(run, epoch)
         assert results.prompt_sets["animals"].prompts == own.prompts
-        assert (judged.scores, judged.mean, judged.ci95) == (own.scores, own.mean, own.ci95)
+        said = own.rewards["jpeg"]
+        assert (judged.scores, judged.mean, judged.ci95) == (said.scores, said.mean, said.ci95)
     for model, epoch in (("base", 0), ("epoch-00002", 2)):
         for place in range(5):
             mine = folder / "animals" / model / f"{place:03d}.png"
             own_picture = run / "evaluation" / f"epoch-{epoch:05d}" / mine.name
             assert mine.read_bytes() == own_picture.read_bytes()
     # Training did change them, or none of this could fail.
-    assert evaluated(run, 0).scores != evaluated(run, 2).scores
+    assert evaluated(run, 0).rewards != evaluated(run, 2).rewards
 
 
 def test_the_newest_checkpoint_is_the_default(asked: Asked) -> None:

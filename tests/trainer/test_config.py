@@ -45,7 +45,7 @@ def test_nested_values_from_the_environment(recipe: Path, monkeypatch: pytest.Mo
     config = load_config(recipe)
     assert config.model.lora.rank == 9
     assert config.training.betas == (0.1, 0.2)
-    assert config.reward[1].urls == ("http://other:1",)
+    assert config.rewards["jpeg_compressibility"].urls == ("http://other:1",)
 
 
 def test_overrides_of_every_kind(recipe: Path) -> None:
@@ -67,15 +67,73 @@ def test_overrides_of_every_kind(recipe: Path) -> None:
 
 def test_rewards_of_the_command_line_replace_all_others(recipe: Path) -> None:
     config = load_config(recipe, rewards={"brightness": "https://host/x"})
-    name, section = config.reward
-    assert (name, section.urls, list(config.rewards)) == ("brightness", ("https://host/x",), [name])
+    assert {name: section.urls for name, section in config.rewards.items()} == {
+        "brightness": ("https://host/x",)
+    }
+
+
+@pytest.mark.parametrize("given", [{"a": "http://a", "b": "http://b"}, None])
+def test_several_rewards_with_weights(recipe: Path, given: dict[str, str] | None) -> None:
+    recipe.write_text(RECIPE.partition("[rewards]")[0] + '[rewards]\na = "http://a"\n')
+    more = ["rewards.b=http://b", "rewards.b.weight=0.5", "rewards.a.api_key_env=KEY"]
+    config = load_config(recipe, more, given)
+    assert config.weights == {"a": 1.0, "b": 0.5}
+    # Changing one setting of a reward leaves it its others, however they were written.
+    assert [section.urls for section in config.rewards.values()] == [("http://a",), ("http://b",)]
+    assert config.rewards["a"].api_key_env == "KEY"
+
+
+def test_a_weight_written_before_its_url_survives_it(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe.write_text(RECIPE.replace("[rewards]", "[rewards.a]\nurls = 'http://a'\nweight = 3\n"
+                                     "[rewards]"))  # fmt: skip
+    monkeypatch.setenv("DDPO_REWARDS__JPEG_COMPRESSIBILITY__WEIGHT", "0.25")
+    changes = ["rewards.a.weight=4", "rewards.a=http://other"]
+    config = load_config(recipe, changes)
+    assert config.weights == {"a": 4, "jpeg_compressibility": 0.25}
+    assert config.rewards["a"].urls == ("http://other",)
+    assert config.rewards["jpeg_compressibility"].urls == ("http://localhost:8001",)
+
+
+@pytest.mark.parametrize(("section", "option"), [("rewards", "reward"), ("monitors", "monitor")])
+def test_a_setting_of_a_reward_that_is_left_out_is_not_lost(
+    recipe: Path, section: str, option: str
+) -> None:
+    given = {section: {"clip": "http://c"}}
+    with pytest.raises(
+        ConfigError, match=rf"^--set {section}\.clpi…: --{option} names clip and no clpi; correct"
+    ):
+        load_config(recipe, [f"{section}.clpi.api_key_env=KEY"], **given)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["training.algorithm=rwr"], r"^2 rewards \(a, b\) .*set rwr\.standardize to true"),
+        (["training.algorithm=rwr_sparse", "rwr.keep=threshold"], r"^2 rewards .*set rwr\.keep to"),
+        (["training.algorithm=rwr", "rwr.standardize=true"], None),
+        (["training.algorithm=rwr_sparse"], None),
+        (["training.algorithm=ddpo_sf", "training.batch_size=256"], None),
+    ],
+)
+def test_several_rewards_have_no_common_unit(
+    recipe: Path, settings: list[str], message: str | None
+) -> None:
+    two = {"a": "http://a", "b": "http://b"}
+    if message is None:
+        load_config(recipe, settings, two)
+    else:
+        with pytest.raises(ConfigError, match=message):
+            load_config(recipe, settings, two)
+        load_config(recipe, settings, {"a": "http://a"})
 
 
 def test_monitors_of_the_command_line(recipe: Path) -> None:
     config = load_config(recipe, monitors={"judge": "http://a:1,http://b:2", "clip": "http://c:3"})
     urls = {name: section.urls for name, section in config.monitors.items()}
     assert urls == {"judge": ("http://a:1", "http://b:2"), "clip": ("http://c:3",)}
-    assert config.reward[0] == "jpeg_compressibility"
+    assert list(config.rewards) == ["jpeg_compressibility"]
 
 
 def test_evaluation_prompts_are_those_of_training_unless_others_are_named(recipe: Path) -> None:
@@ -95,7 +153,7 @@ def test_evaluation_prompts_are_those_of_training_unless_others_are_named(recipe
 )
 def test_a_reward_may_have_replicas(recipe: Path, override: str, tmp_path: Path) -> None:
     config = load_config(recipe, [override])
-    assert config.reward[1].urls == ("http://a:1", "http://b:2")
+    assert config.rewards["jpeg_compressibility"].urls == ("http://a:1", "http://b:2")
     written = tmp_path / "config.toml"
     written.write_text(config.to_toml(), encoding="utf-8")
     assert load_config(written) == config
@@ -105,9 +163,9 @@ def test_replicas_from_command_line_and_environment(
     recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two = ("http://a:1", "http://b:2")
-    assert load_config(recipe, rewards={"r": "http://a:1,http://b:2"}).reward[1].urls == two
+    assert load_config(recipe, rewards={"r": "http://a:1,http://b:2"}).rewards["r"].urls == two
     monkeypatch.setenv("DDPO_REWARDS__JPEG_COMPRESSIBILITY", "http://a:1,http://b:2")
-    assert load_config(recipe).reward[1].urls == two
+    assert load_config(recipe).rewards["jpeg_compressibility"].urls == two
 
 
 @pytest.mark.parametrize(
@@ -122,8 +180,11 @@ def test_replicas_from_command_line_and_environment(
         (["sampling.guidance_scale=0.5"], r"^sampling.guidance_scale: .* than or equal to 1"),
         (["run.name=../x"], r"^run.name: "),
         (["training.algorithm=ppo"], r"^training.algorithm: .*'ddpo_is'.*\(got 'ppo'\)$"),
-        (["rewards.other=http://x"], r"2 rewards are named \(jpeg_compressibility, other\)"),
-        (["monitors.jpeg_compressibility=http://x"], r"jpeg_compressibility is both a reward and"),
+        (["monitors.jpeg_compressibility=http://x"], r"^jpeg_compressibility is both a reward and"),
+        (["rewards.jpeg_compressibility.weight=0"], r"jpeg_compressibility.weight: .*than 0 "),
+        (["rewards.jpeg_compressibility.weight=inf"], r"jpeg_compressibility.weight: .*finite"),
+        (["rewards.other.weight=2"], r"^rewards.other.urls is not set"),
+        (["monitors.j=http://x", "monitors.j.weight=2"], r"^unknown setting monitors.j.weight"),
         (["rewards.jpeg_compressibility=localhost"], r"^rewards.jpeg_compressibility.urls.0: "),
         (["rewards.jpeg_compressibility=http://a,"], r"^rewards.jpeg_compressibility.urls.1: "),
         (["rewards.jpeg_compressibility=http://a,http://a/"], r"urls: a URL is given twice"),
@@ -205,7 +266,7 @@ def test_differences_name_setting_and_values(recipe: Path) -> None:
 
 def test_a_run_needs_a_reward() -> None:
     with pytest.raises(ConfigError, match="no reward is named: add --reward NAME=URL"):
-        _ = Config.model_validate({"model": {"path": "x"}}).reward
+        Config.model_validate({"model": {"path": "x"}}).require_reward()
 
 
 def test_the_folder_of_a_run(recipe: Path) -> None:

@@ -72,7 +72,7 @@ def test_the_same_pictures_every_time(
     second, again = measured(lora_policy, services, config, epoch=7)
     assert np.array_equal(pictures, again)
     assert (first.epoch, second.epoch) == (0, 7)
-    assert first.scores == second.scores
+    assert first.rewards == second.rewards
     assert first.prompts == ["a cat", "a dog", "a horse"]
     # Another run seed trains on other noise; the evaluation stays comparable.
     other, unchanged = measured(
@@ -98,8 +98,26 @@ def test_monitors_judge_the_same_pictures(
     levels = [255 - float(picture.mean()) for picture in pictures]
     assert found.monitors["dark"].scores == pytest.approx(levels)
     assert found.monitors["dark"].mean == pytest.approx(sum(levels) / 3)
-    assert found.reward == "jpeg"
-    assert found.scores == measured(lora_policy, services, config)[0].scores
+    assert found.rewards == measured(lora_policy, services, config)[0].rewards
+    assert list(found.judged) == ["jpeg", "dark"]
+
+
+def test_every_reward_is_measured(
+    lora_policy: Policy,
+    services: RewardServices,
+    service: "ServiceProcess",
+    micro_recipe: Path,
+    start_service: Callable[..., "ServiceProcess"],
+) -> None:
+    config = load_config(micro_recipe)
+    darkness = start_service("darkness:Darkness", DARKNESS)
+    with connected(dark=darkness.url, jpeg=service.url) as both:
+        found, pictures = measured(lora_policy, both, config)
+    assert list(found.rewards) == ["dark", "jpeg"]
+    assert found.rewards["dark"].scores == pytest.approx([255 - p.mean() for p in pictures])
+    alone, _ = measured(lora_policy, services, config)
+    assert found.rewards["jpeg"] == alone.rewards["jpeg"]
+    assert found.monitors == {}
 
 
 def test_other_prompts_than_those_trained_on(
@@ -126,7 +144,7 @@ def test_rewards_get_the_metadata_of_the_prompts(
     with connected(number=url) as services, connected(again=url) as monitors:
         found, _ = evaluate(lora_policy, tables, services, monitors, config, 0, nothing, nothing)
     assert found.prompts == ["a cat", "a dog", "a cat"]
-    assert found.scores == found.monitors["again"].scores == [7, -1, 7]
+    assert found.rewards["number"].scores == found.monitors["again"].scores == [7, -1, 7]
 
 
 def test_one_score_is_too_few(

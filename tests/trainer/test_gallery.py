@@ -1,11 +1,13 @@
 """Evaluations on the disk come back, and pictures stand in the right place."""
 
+import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from trainer import gallery
 from trainer.gallery import Evaluation, Measured, interval
@@ -14,11 +16,11 @@ from trainer.gallery import Evaluation, Measured, interval
 def evaluation(epoch: int, scores: list[float | None] | None = None) -> Evaluation:
     return Evaluation(
         epoch=epoch,
-        reward="jpeg",
         prompts=["a cat", "an ant", "a cat"],
-        scores=scores or [-2.5, None, -1.5],
-        mean=-2.0,
-        ci95=(-2.98, -1.02),
+        rewards={
+            "jpeg": Measured(scores=scores or [-2.5, None, -1.5], mean=-2.0, ci95=(-2.98, -1.02)),
+            "clip": Measured(scores=[30.0, 31.0, 32.0], mean=31.0, ci95=(29.9, 32.1)),
+        },
         monitors={"judge": Measured(scores=[1.0, 0.0, None], mean=0.5, ci95=(-0.48, 1.48))},
     )
 
@@ -38,6 +40,21 @@ def test_an_evaluation_comes_back(tmp_path: Path) -> None:
     assert found[0].monitors["judge"].scores == [1.0, 0.0, None]
     with Image.open(found[1][2]) as image:
         assert np.array_equal(np.asarray(image), pictures(100)[2])
+
+
+def test_an_evaluation_of_when_a_run_had_one_reward() -> None:
+    judge = {"scores": [1.0, 0.0], "mean": 0.5, "ci95": [-0.48, 1.48]}
+    said = {"scores": [-2.5, None], "mean": -2.5, "ci95": [-2.6, -2.4]}
+    old = {"epoch": 3, "reward": "jpeg", "prompts": ["a", "b"], **said, "monitors": {"j": judge}}
+    found = Evaluation.model_validate_json(json.dumps(old))
+    assert (found.epoch, found.prompts) == (3, ["a", "b"])
+    assert found.rewards == {"jpeg": Measured.model_validate(said)}
+    assert found.judged == {**found.rewards, "j": Measured.model_validate(judge)}
+    assert Evaluation.model_validate_json(found.model_dump_json()) == found
+    with pytest.raises(ValidationError):
+        Evaluation.model_validate({"epoch": 3, "prompts": [], "rewards": {}})
+    with pytest.raises(ValidationError):
+        Evaluation.model_validate(old | {"mispelt": 1})
 
 
 def test_pictures_come_back_in_their_order(tmp_path: Path) -> None:

@@ -116,6 +116,82 @@ def test_a_lower_is_better_reward_trains_the_same_way(
     assert json.loads(lines[0])["reward_mean"] == -json.loads(lines[1])["reward_mean"]
 
 
+def test_rewards_that_agree_train_as_one_of_them(
+    own_service: "ServiceProcess",
+    service: "ServiceProcess",
+    config_of: Callable[..., Config],
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "kilobytes.py").write_text(KILOBYTES)
+    own_service.kill()
+    own_service.start("kilobytes:Kilobytes")
+    # Fewer kB and more −kB: were one of the directions lost, they would cancel.
+    agree = {"jpeg": {"urls": [service.url], "weight": 0.3}}
+    agree["kilobytes"] = {"urls": [own_service.url], "weight": 0.3}
+    both = train(config_of(service.url, "both", rewards=agree))
+    alone = train(config_of(service.url, "alone"))
+    assert trained(both) == trained(alone)
+    records = [
+        json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+        for folder in (both, alone)
+    ]
+    assert records[0]["reward_mean/jpeg"] == records[1]["reward_mean"]
+    assert records[0]["reward_min/kilobytes"] == -records[1]["reward_max"]
+    assert "reward_mean" not in records[0]
+    said = (both / "log").read_text()
+    assert "reward kilobytes: version" in said
+    assert "kB, minimize, 50 % of the weight" in said
+    assert f"epoch {EPOCHS}/{EPOCHS}: jpeg -0." in said
+    assert said.count(f" after {4 * EPOCHS} reward queries in ") == 2
+
+
+def test_rewards_that_are_at_odds_train_nothing(
+    start_service: Callable[..., "ServiceProcess"],
+    service: "ServiceProcess",
+    config_of: Callable[..., Config],
+) -> None:
+    more = start_service("kilobytes:Kilobytes", KILOBYTES.replace("minimize", "maximize"))
+    # With equal weights the advantages are 0; with others the heavier reward has its way.
+    folders = []
+    for weight in (1.0, 3.0):
+        odds = {
+            "jpeg": {"urls": [service.url], "weight": 3.0},
+            "kilobytes": {"urls": [more.url], "weight": weight},
+        }
+        training = {"weight_decay": 0.0}
+        config = config_of(service.url, f"w{weight:g}", rewards=odds, training=training)
+        folders.append(train(config))
+    records = [
+        [json.loads(line)["grad_norm"] for line in path.read_text().splitlines()]
+        for path in (folder / "metrics.jsonl" for folder in folders)
+    ]
+    assert min(records[0]) > 0
+    assert records[1] == [0.0] * EPOCHS
+
+
+def test_a_run_begun_when_it_had_one_reward_goes_on(
+    service: "ServiceProcess", config_of: Callable[..., Config], in_epoch: InEpoch
+) -> None:
+    straight = train(config_of(service.url, "straight"))
+    in_epoch(2, lambda _: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(Interrupted):
+        train(config_of(service.url))
+    folder = straight.parent / "run"
+    config = folder / "config.toml"
+    config.write_text(config.read_text().replace("weight = 1.0\n", ""))
+    state_path = folder / "checkpoints" / "epoch-00001" / "state.json"
+    state = json.loads(state_path.read_text())
+    state["tracker"] = state.pop("trackers")["jpeg"]
+    del state["config"]["rewards"]["jpeg"]["weight"]
+    state_path.write_text(json.dumps(state))
+    scores_path = folder / "evaluation" / "epoch-00000" / "scores.json"
+    scores = json.loads(scores_path.read_text())
+    scores |= {"reward": "jpeg", **scores.pop("rewards")["jpeg"]}
+    scores_path.write_text(json.dumps(scores))
+    train(config_of(service.url), resume=True)
+    assert trained(folder) == trained(straight)
+
+
 def test_a_prompt_may_be_sampled_several_times(
     service: "ServiceProcess", config_of: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trainer.config import Config
-from trainer.gallery import Evaluation
+from trainer.gallery import Evaluation, Measured
 from trainer.policy import Policy
 from trainer.preflight import check_ratio, check_rewards
 from trainer.stops import RunStopped
@@ -53,17 +53,20 @@ def test_a_model_that_draws_nan_is_refused(lora_policy: Policy, micro_sd: Path) 
         check_ratio(lora_policy, tables, config(micro_sd))
 
 
-def evaluation(scores: list[float | None]) -> Evaluation:
-    prompts = ["p"] * len(scores)
+def evaluation(**scores: list[float | None]) -> Evaluation:
     return Evaluation(
-        epoch=0, reward="counting", prompts=prompts, scores=scores, mean=0, ci95=(0, 0)
+        epoch=0,
+        prompts=["p"] * len(next(iter(scores.values()))),
+        rewards={name: Measured(scores=each, mean=0, ci95=(0, 0)) for name, each in scores.items()},
     )
 
 
 def test_rewards_that_tell_pictures_apart_are_fine() -> None:
-    check_rewards(evaluation([0.0, None, 1.0, 0.0]))
+    check_rewards(evaluation(counting=[0.0, None, 1.0, 0.0]))
 
 
 def test_a_constant_reward_is_refused() -> None:
     with pytest.raises(RunStopped, match=r"counting gave 0\.5 to all 2 scored evaluation pictures"):
-        check_rewards(evaluation([0.5, None, 0.5]))
+        check_rewards(evaluation(counting=[0.5, None, 0.5]))
+    with pytest.raises(RunStopped, match=r"still gave 7 to all 3 scored"):
+        check_rewards(evaluation(counting=[0.0, 1.0, 2.0], still=[7.0, 7.0, 7.0]))

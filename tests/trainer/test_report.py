@@ -12,9 +12,17 @@ from trainer.gallery import Evaluation, Measured
 from trainer.report import write_report
 from trainer.run_folder import RunFolder
 from trainer.stops import RunStopped
-from trainer.tracking import METRICS, MetricsLog
+from trainer.tracking import METRICS, PER_REWARD, MetricsLog, reward_metrics
 
 PROMPTS = ["a cat", "an <ant> & co", "a dog"]
+
+
+# Of the second less is better, and it falls while the first rises.
+REWARDS = [("jpeg_compressibility", 1), ("bytes & more", -10)]
+
+
+def measured(mean: float) -> Measured:
+    return Measured(scores=[mean, mean - 0.5, None], mean=mean, ci95=(mean - 0.1, mean + 0.1))
 
 
 def watching(share: float) -> dict[str, Measured]:
@@ -27,6 +35,7 @@ def run_folder(
     evaluations: dict[int, float],
     epochs: int,
     judged: dict[int, float] | None = None,
+    rewards: int = 1,
 ) -> RunFolder:
     folder = RunFolder(path)
     path.mkdir(exist_ok=True)
@@ -34,19 +43,18 @@ def run_folder(
     for epoch, mean in evaluations.items():
         evaluation = Evaluation(
             epoch=epoch,
-            reward="jpeg_compressibility",
             prompts=PROMPTS,
-            scores=[mean, mean - 0.5, None],
-            mean=mean,
-            ci95=(mean - 0.1, mean + 0.1),
+            rewards={name: measured(sign * mean) for name, sign in REWARDS[:rewards]},
             monitors=watching(judged[epoch]) if judged else {},
         )
         pictures = np.full((3, 8, 8, 3), 40 * epoch, np.uint8)
         gallery.save(folder.evaluation, evaluation, pictures)
     with MetricsLog(folder.metrics, None, length=0, epoch=0) as log:
         for epoch in range(1, epochs + 1):
-            record = dict.fromkeys(METRICS, 0.5)
-            log.append(record | {"epoch": epoch, "reward_queries": 64 * epoch})
+            record = dict.fromkeys(METRICS.keys() - set(PER_REWARD), 0.5)
+            means = {name: np.array([0.4 * epoch, 0.6]) for name, _ in REWARDS[:rewards]}
+            numbers = record | reward_metrics(means)
+            log.append(numbers | {"epoch": epoch, "reward_queries": 64 * epoch})
     return folder
 
 
@@ -107,6 +115,38 @@ def test_what_is_worse_depends_on_the_direction(tmp_path: Path, direction: str, 
     reward = {"units": "kB", "direction": direction}
     folder.summary.write_text(json.dumps({"reward": reward, "seconds": 1.0}))
     assert write_report(folder).read_text(encoding="utf-8").count('<b class="worse">') == worse
+
+
+def test_several_rewards_stand_side_by_side(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, {0: -2.0, 3: -1.5}, epochs=3, rewards=2)
+    about = {"units": "kB", "weight": 2.0}
+    directions = ("maximize", "minimize")
+    folder.summary.write_text(
+        json.dumps(
+            {
+                "seconds": 1.0,
+                "rewards": {
+                    name: {**about, "direction": direction}
+                    for (name, _), direction in zip(REWARDS, directions, strict=True)
+                },
+            }
+        )
+    )
+    parsed = page(folder)
+    for expected in ("The rewards", "jpeg_compressibility: −2 → −1.5", "bytes & more: 20 → 15",
+                     "+25 %", "−25 %", "bytes & more: mean on the same seeds", 
+                     "bytes & more in kB, to minimize", "reward_std/bytes & more",
+                     "bytes & more weight"):  # fmt: skip
+        assert expected in parsed.text
+    html = folder.report.read_text(encoding="utf-8")
+    # A curve each, with the means of its own epochs; both got better, so nothing is worse.
+    assert html.count('class="line"') == 2 + 4 + 2
+    assert 'class="worse"' not in html
+    assert html.count("not scored") == 4
+
+
+def test_several_rewards_without_an_evaluation(tmp_path: Path) -> None:
+    assert "bytes & more" in page(run_folder(tmp_path, {}, epochs=2, rewards=2)).text
 
 
 def test_a_run_that_is_not_finished(tmp_path: Path) -> None:

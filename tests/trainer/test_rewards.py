@@ -127,6 +127,24 @@ def test_a_picture_that_can_never_be_scored_has_no_score(
     assert scores.example == "busy: come back later"
 
 
+def test_a_picture_counts_when_every_reward_has_scored_it(
+    start_service: Callable[..., "ServiceProcess"],
+    service: "ServiceProcess",
+    jpeg_rewards: Callable[[Images], list[float]],
+) -> None:
+    images, pending = flat(100, 5, 245, 255), Pending()
+    moody = start_service("moody:Moody", MOODY)
+    sources = [RewardSource("jpeg", (service.url,)), RewardSource("mood", (moody.url,))]
+    with RewardServices(sources, deadline_s=30, max_outage_s=30, notify=print) as services:
+        services.connect()
+        services.submit(pending, images, ["p"] * 4, [True] * 4)
+        scores = services.collect(pending, go_on)
+    assert scores.by_reward["jpeg"].tolist() == jpeg_rewards(images)
+    assert scores.by_reward["mood"][[0, 2]].tolist() == [100, 245]
+    assert scores.valid.tolist() == [True, False, True, False]
+    assert scores.example == "mood: busy: come back later"
+
+
 def test_every_picture_keeps_its_metadata(
     start_service: Callable[..., "ServiceProcess"], pictures: Callable[[int], Images]
 ) -> None:

@@ -14,6 +14,7 @@ from trainer.rwr import (
     effective_sample_size,
     percentile_mask,
     softmax_weights,
+    standardized,
     streaming_percentile_mask,
     weighted_denoising_loss,
 )
@@ -109,11 +110,18 @@ def test_standardised_weights_have_no_unit(rewards: list[float], scale: float) -
     if values.std() < 1e-2:
         return
     groups = ["a"] * len(rewards)
-    one = softmax_weights(values, groups, 2.0, standardize=True)
-    other = softmax_weights(scale * values + 7, groups, 2.0, standardize=True)
+    one = softmax_weights(standardized(values, groups), groups, 2.0)
+    other = softmax_weights(standardized(scale * values + 7, groups), groups, 2.0)
     assert one == pytest.approx(other, rel=1e-2)
 
 
+def test_each_group_is_standardised_by_itself() -> None:
+    # Group a: mean 2, deviation 1; group b: mean 30, deviation 10.
+    found = standardized(np.array([1.0, 20.0, 3.0, 40.0]), ["a", "b", "a", "b"])
+    assert found == pytest.approx([-1, -1, 1, 1], abs=1e-5)
+
+
 def test_rewards_that_are_all_the_same_weigh_alike() -> None:
-    assert softmax_weights(np.full(4, 2.5), ["a"] * 4, 2.0, standardize=True).tolist() == [1.0] * 4
+    assert standardized(np.full(4, 2.5), ["a"] * 4).tolist() == [0.0] * 4
+    assert softmax_weights(np.full(4, 2.5), ["a"] * 4, 2.0).tolist() == [1.0] * 4
     assert percentile_mask(np.full(4, 2.5), ["a"] * 4, 90).all()

@@ -33,6 +33,19 @@ def test_a_finished_run_is_summed_up(service: "ServiceProcess", micro_recipe: Pa
     parts = sum(summary[f"seconds_{part}"] for part in ("sampling", "reward_wait", "update"))
     assert 0 < parts < summary["seconds"]
     assert summary["config_hash"] == config_hash(config)
+    assert summary["rewards"] == {"jpeg": reward}
+
+
+def test_several_rewards_are_each_summed_up(service: "ServiceProcess", micro_recipe: Path) -> None:
+    two = {"jpeg": service.url, "again": service.url}
+    folder = train(load_config(micro_recipe, ["rewards.again.weight=2"], two))
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert "reward" not in summary
+    rewards = summary["rewards"]
+    assert {name: said["weight"] for name, said in rewards.items()} == {"jpeg": 1, "again": 2}
+    assert rewards["jpeg"] | {"weight": 2} == rewards["again"]
+    # Every picture counts once, however many rewards are asked about it.
+    assert (summary["reward_queries"], summary["evaluation_queries"]) == (4, 3)
 
 
 def test_the_hash_changes_with_any_setting(micro_recipe: Path) -> None:

@@ -3,10 +3,11 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from trainer.stops import RunStopped
-from trainer.tracking import METRICS, MetricsLog, read_metrics
+from trainer.tracking import METRICS, MetricsLog, read_metrics, reward_metrics, rewards_in
 
 
 def test_records_come_back(tmp_path: Path) -> None:
@@ -45,6 +46,27 @@ def test_a_file_that_lost_lines_is_refused(tmp_path: Path) -> None:
 def test_an_undocumented_metric_is_refused(tmp_path: Path) -> None:
     with MetricsLog(tmp_path / "m.jsonl", None, length=0, epoch=0) as log, pytest.raises(KeyError):
         log.append({"epoch": 1, "reward_maen": 1.0})
+
+
+def test_several_rewards_have_no_mean_in_common(tmp_path: Path) -> None:
+    one = {"jpeg": np.array([-4.0, -2.0])}
+    two = one | {"a/b": np.array([1.0, 1.0])}
+    expected = {"reward_mean": -3, "reward_std": 1, "reward_min": -4, "reward_max": -2}
+    assert reward_metrics(one) == expected
+    several = reward_metrics(two)
+    assert several == {f"{name}/jpeg": value for name, value in expected.items()} | {
+        "reward_mean/a/b": 1,
+        "reward_std/a/b": 0,
+        "reward_min/a/b": 1,
+        "reward_max/a/b": 1,
+    }
+    with MetricsLog(tmp_path / "m.jsonl", None, length=0, epoch=0) as log:
+        log.append({"epoch": 1, **several})
+        for mistake in ("loss/jpeg", "reward_mean/", "/reward_mean", "reward_sum/jpeg"):
+            with pytest.raises(KeyError):
+                log.append({"epoch": 2, mistake: 1.0})
+    assert rewards_in(read_metrics(tmp_path / "m.jsonl")) == ["a/b", "jpeg"]
+    assert rewards_in([{"epoch": 1, **expected}]) == rewards_in([]) == ["reward"]
 
 
 def test_no_file_is_no_record(tmp_path: Path) -> None:

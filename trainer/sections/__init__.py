@@ -6,7 +6,7 @@ All sections are frozen, and an unknown key in any of them is an error.
 from trainer.sections.model import LoraSection, ModelSection, PromptsSection, RunSection
 from trainer.sections.records import CheckpointsSection, EvaluationSection, TrackingSection
 from trainer.sections.section import Section
-from trainer.sections.services import RewardSection, ScoringSection
+from trainer.sections.services import RewardSection, ScoringSection, ServiceSection
 from trainer.sections.training import (
     AdvantagesSection,
     Algorithm,
@@ -29,6 +29,7 @@ __all__ = [
     "SamplingSection",
     "ScoringSection",
     "Section",
+    "ServiceSection",
     "TrackingSection",
     "TrainingSection",
 ]

@@ -7,8 +7,8 @@ from pydantic import Field, field_validator, model_validator
 from trainer.sections.section import Count, NonNegative, Positive, Section, Url
 
 
-class RewardSection(Section):
-    """One reward: where its service is. Written short as just the URL, or a list of URLs."""
+class ServiceSection(Section):
+    """Where a reward's service is. Written short as just the URL, or a list of URLs."""
 
     urls: Annotated[tuple[Url, ...], Field(min_length=1)]
     """Base URL of the reward service, or those of its replicas, as a list or with commas. All must
@@ -32,6 +32,14 @@ class RewardSection(Section):
         if len({url.rstrip("/") for url in urls}) < len(urls):
             raise ValueError("a URL is given twice, which would count one replica as two: keep one")
         return urls
+
+
+class RewardSection(ServiceSection):
+    """One reward: where its service is. Written short as just the URL, or a list of URLs."""
+
+    weight: Positive = 1.0
+    """How much it counts beside the other rewards of the run; only the ratios of the weights
+    matter. Every reward is normalised first, so a weight is free of units."""
 
 
 class ScoringSection(Section):

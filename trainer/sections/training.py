@@ -1,5 +1,6 @@
 """The sections about sampling and the update."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -108,14 +109,15 @@ class RWRSection(Section):
     """β of the softmax of `rwr`; it multiplies the reward. Published: 0.2 on raw rewards."""
     standardize: bool = False
     """`rwr`: bring the rewards of a group to mean 0 and deviation 1 first, so that β does not
-    depend on the reward's unit."""
+    depend on the reward's unit. Several rewards need it; `rwr_sparse` does it with several by
+    itself."""
     keep: Literal["percentile", "streaming_percentile", "threshold"] = "percentile"
     """What `rwr_sparse` keeps: the best of each group, the best of all drawn so far in the epoch,
     or what reaches `rwr.threshold`."""
     percentile: Annotated[float, Field(ge=0, le=100)] = 90.0
     """Percentile that a picture must reach to be kept."""
     threshold: Annotated[float, Field(allow_inf_nan=False)] = 0.0
-    """Reward that a picture must reach to be kept, with `keep = "threshold"`."""
+    """Reward that a picture must reach to be kept, with `keep = "threshold"` and one reward."""
     updates: Count = 400
     """Optimiser steps per epoch."""
     guided_loss: bool = True
@@ -128,9 +130,27 @@ class RWRSection(Section):
     fresh_optimizer: bool = True
     """Begin every epoch with an empty optimiser, as published."""
 
+    def refuse_units(self, algorithm: Algorithm, rewards: Sequence[str]) -> None:
+        """Several rewards have no common unit for these settings to be in.
+
+        Raises:
+            ValueError: the algorithm would take raw rewards.
+        """
+        several = f"{len(rewards)} rewards ({', '.join(rewards)})"
+        if algorithm == "rwr" and not self.standardize:
+            raise ValueError(
+                f"{several} have units that cannot be added: set rwr.standardize to true and "
+                "rwr.inverse_temperature to what suits a deviation of 1, or keep one reward"
+            )
+        if algorithm == "rwr_sparse" and self.keep == "threshold":
+            raise ValueError(
+                f"{several} have no common unit that rwr.threshold could be in: set rwr.keep to "
+                "percentile or streaming_percentile, or keep one reward"
+            )
+
 
 class AdvantagesSection(Section):
-    """How rewards are normalised; not for RWR."""
+    """How rewards are normalised, each on its own; not for RWR."""
 
     per_prompt: bool = True
     """Normalise by a running mean and deviation per prompt; else by those of the epoch."""
