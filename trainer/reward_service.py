@@ -235,7 +235,9 @@ class RewardService:
     ) -> None:
         """Send a request again, or give up when the service has been away for too long."""
         if self._away_since is None:  # it hung, or was busy, for as long as the request lived
-            self._away_since = max(request.sent_at, self._last_answer)
+            # That may be long ago, when the run drew pictures or waited for another reward since.
+            lived_from = max(request.sent_at, time.monotonic() - self._deadline_s)
+            self._away_since = max(lived_from, self._last_answer)
         left_s = self._outage_left_s(str(error))
         # The client has waited between its own tries; this bounds a service that fails at once.
         resume_at = time.monotonic() + min(error.retry_after or 1.0, left_s)

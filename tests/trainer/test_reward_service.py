@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
+from shared.errors import ServiceUnavailable
 from shared.schema import Identity
 from trainer.reward_service import RewardService, RewardSource
 from trainer.scores import Images
@@ -154,6 +156,21 @@ def test_an_outage_that_lasts_is_an_outage(
         own_service.kill()
         with pytest.raises(Outage, match=r"longer than scoring\.max_outage_s = 1"):
             scored(service, pictures(1))
+
+
+def test_a_request_that_failed_long_ago_is_no_long_outage(
+    service: "ServiceProcess", pictures: Pictures, jpeg_rewards: Rewards
+) -> None:
+    images = pictures(1)
+    with connected(service.url, deadline_s=5.0, max_outage_s=60.0) as reward:
+        request = reward.send([0], images, ["p"])
+        request.future.result()
+        # As if it had failed an hour ago, and the run had waited for another reward since.
+        request.future = Future()
+        request.future.set_exception(ServiceUnavailable("it hung"))
+        request.sent_at -= 3600
+        answer = reward.answer(request, go_on)
+    assert answer.results[0].score == jpeg_rewards(images)[0]
 
 
 def test_waiting_can_be_left(own_service: "ServiceProcess", pictures: Pictures) -> None:
