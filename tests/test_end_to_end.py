@@ -25,25 +25,43 @@ MICRO = ROOT / "tests" / "golden" / "micro_sd"
 EPOCHS = 5
 REWARD = "jpeg_compressibility"
 
+# Another JPEG: what a small, coarse copy of the picture takes.
+COARSE = """
+import io
+from PIL import Image
+
+class Coarse:
+    name, units, direction, max_batch_size = "coarse", "kB", "minimize", 64
+
+    def score(self, items):
+        return [self.size(Image.fromarray(item.image)) for item in items]
+
+    def size(self, image):
+        buffer = io.BytesIO()
+        image.resize((8, 8)).save(buffer, "JPEG", quality=30)
+        return len(buffer.getvalue()) / 1000
+"""
+
 pytestmark = pytest.mark.slow
 
 
 class Trainer:
-    """`ddpo train` in its own process."""
+    """`ddpo train` in its own process, with rewards by name and URL."""
 
-    def __init__(self, folder: Path, url: str, train: str) -> None:
+    def __init__(self, folder: Path, rewards: dict[str, str], train: str) -> None:
         self.folder = folder
-        self._options = [
-            *("--recipe", str(write_recipe(folder.parent, train))),
-            *("--reward", f"{REWARD}={url}", "--name", folder.name),
-        ]
+        self.rewards = rewards
+        self._recipe = write_recipe(folder.parent, train)
         self._log = folder.parent / f"{folder.name}.out"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *options: str) -> None:
+        named = ["--recipe", str(self._recipe), "--name", self.folder.name]
+        for name, url in self.rewards.items():
+            named += ["--reward", f"{name}={url}"]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "trainer", "train", *self._options, *options],
+                [sys.executable, "-m", "trainer", "train", *named, *options],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
@@ -96,18 +114,21 @@ clip_range = 1e-3
     return path
 
 
-Start = Callable[[Path, str], "Trainer"]
+Start = Callable[..., "Trainer"]
 
 
 @pytest.fixture
 def start(service: "ServiceProcess") -> Iterator[Start]:
-    """Starts trainers, and ends those that a failed test leaves behind."""
+    """Starts trainers, and ends those that a failed test leaves behind.
+
+    `start(folder, train, *options, **more)`: `more` are rewards beside the JPEG one.
+    """
     started: list[Trainer] = []
 
-    def start_one(folder: Path, train: str) -> Trainer:
-        trainer = Trainer(folder, service.url, train)
+    def start_one(folder: Path, train: str, *options: str, **more: str) -> Trainer:
+        trainer = Trainer(folder, {REWARD: service.url, **more}, train)
         started.append(trainer)
-        trainer.start()
+        trainer.start(*options)
         return trainer
 
     yield start_one
@@ -126,7 +147,9 @@ def straight(
 
     def run_once(train: str) -> Path:
         if train not in folders:
-            trainer = Trainer(tmp_path_factory.mktemp(train) / "straight", service.url, train)
+            trainer = Trainer(
+                tmp_path_factory.mktemp(train) / "straight", {REWARD: service.url}, train
+            )
             trainer.start()
             assert trainer.end() == 0, trainer.output
             folders[train] = trainer.folder
@@ -202,6 +225,38 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(
     ]
     assert summaries[0]["reward"] == summaries[1]["reward"]
     assert summaries[0]["reward_queries"] == summaries[1]["reward_queries"]
+
+
+@pytest.mark.timeout(300)  # three trainers, one after the other
+def test_two_rewards_killed_and_resumed(
+    start_service: Callable[..., "ServiceProcess"],
+    straight: Callable[[str], Path],
+    start: Start,
+    tmp_path: Path,
+) -> None:
+    first, moved = (start_service("coarse:Coarse", COARSE) for _ in range(2))
+    weight = ("--set", "rewards.coarse.weight=0.5")
+    whole = start(tmp_path / "whole", "lora", *weight, coarse=first.url)
+    assert whole.end() == 0, whole.output
+    killed = start(tmp_path / "killed", "lora", *weight, coarse=first.url)
+    killed.reaches(epochs=3)
+    assert killed.end(signal.SIGKILL) == -signal.SIGKILL
+    # Named in another order, and one of them at another address: it is the same run.
+    killed.rewards = {"coarse": moved.url, REWARD: killed.rewards[REWARD]}
+    killed.start("--resume", *weight)
+    assert killed.end() == 0, killed.output
+    assert "resumed after epoch" in killed.output
+    assert weights(killed.folder) == weights(whole.folder)
+    # The second reward had a say in it.
+    assert weights(whole.folder) != weights(straight("lora"))
+    summary = json.loads((whole.folder / "summary.json").read_text())
+    assert {name: said["direction"] for name, said in summary["rewards"].items()} == {
+        REWARD: "maximize",
+        "coarse": "minimize",
+    }
+    page = (whole.folder / "report.html").read_text()
+    assert "The rewards" in page
+    assert "coarse in kB, to minimize" in page
 
 
 def test_sigterm_leaves_a_checkpoint_to_go_on_from(start: Start, tmp_path: Path) -> None:
