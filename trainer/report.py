@@ -142,7 +142,7 @@ def _curves(records: Records, shots: Shots) -> str:
     )
     heading = "The reward" if len(names) == 1 else "The rewards"
     cards = "".join(f'<div class="card">{chart}{legend}</div>' for chart in charts)
-    return f"<h2>{heading}</h2>{cards}"
+    return f'<h2>{heading}</h2><div class="curves">{cards}</div>'
 
 
 def _curve(records: Records, shots: Shots, name: str, names: Sequence[str]) -> str:
