@@ -19,7 +19,8 @@ from reward_services.contract import check_scorer
 from reward_services.metrics import Metrics
 from reward_services.scorer import ScorerDescription
 from reward_services.settings import PREFIX, ServiceSettings
-from trainer.config import Config, recipe_names
+from trainer.config import Config
+from trainer.recipe_files import recipe_names
 from trainer.tracking import METRICS
 
 ROOT = Path(__file__).parent.parent

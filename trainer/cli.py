@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trainer.config import load_config, recipe_names, recipe_path
+from trainer.config import load_config
+from trainer.recipe_files import recipe_names, recipe_path
 from trainer.sections import Algorithm
 from trainer.stops import ConfigError, Interrupted, Outage, RunStopped
 

@@ -8,7 +8,6 @@ error. Constructing `Config` directly reads none of these sources.
 import difflib
 import json
 import os
-import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +22,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from trainer.recipe_files import read_recipe
 from trainer.sections import (
     AdvantagesSection,
     CheckpointsSection,
@@ -44,7 +44,6 @@ from trainer.stops import ConfigError
 from trainer.tables import flatten, merge, parse_override, to_toml
 
 ENV_PREFIX = "DDPO_"
-RECIPES = Path(__file__).parent / "recipes"
 
 
 class Config(BaseSettings):
@@ -203,37 +202,6 @@ def load_config(
         raise ConfigError(_describe(error)) from None
     config.sizes  # noqa: B018  (computing them is the check)
     return config
-
-
-def recipe_names() -> list[str]:
-    """Names of the shipped recipes, sorted."""
-    return sorted(path.stem for path in RECIPES.glob("*.toml"))
-
-
-def recipe_path(recipe: str | Path) -> Path:
-    """The file of a recipe given by name or by path.
-
-    Raises:
-        ConfigError: there is no such recipe.
-    """
-    for path in (RECIPES / f"{recipe}.toml", Path(recipe)):
-        if path.is_file():
-            return path
-    names = ", ".join(recipe_names())
-    raise ConfigError(f"no recipe named {str(recipe)!r} and no such file; recipes: {names}")
-
-
-def read_recipe(recipe: str | Path) -> dict[str, Any]:
-    """The tables of a recipe.
-
-    Raises:
-        ConfigError: there is no such recipe, or it is not TOML.
-    """
-    path = recipe_path(recipe)
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
 
 
 def _environment() -> dict[str, Any]:

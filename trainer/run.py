@@ -14,13 +14,14 @@ from torch import Tensor
 from trainer import checkpoints
 from trainer.advantages import PerPromptTracker
 from trainer.checkpoints import Checkpoint, RunState
-from trainer.config import Config, read_recipe
+from trainer.config import Config
 from trainer.configured_rewards import services_of
 from trainer.ddim import DDIMTables
 from trainer.interrupts import Interrupts
 from trainer.optimizer import make_optimizer
 from trainer.policy import Policy
 from trainer.prompts import PromptSampler, load_prompts
+from trainer.recipe_files import read_recipe
 from trainer.rewards import RewardServices
 from trainer.run_folder import RunFolder
 from trainer.stops import ConfigError, RunStopped

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from trainer import cli
-from trainer.config import recipe_names
+from trainer.recipe_files import recipe_names
 
 if TYPE_CHECKING:
     from tests.conftest import ServiceProcess

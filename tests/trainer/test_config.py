@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from trainer.config import Config, load_config, read_recipe, recipe_names, recipe_path
+from trainer.config import Config, load_config
+from trainer.recipe_files import read_recipe, recipe_names, recipe_path
 from trainer.stops import ConfigError
 
 RECIPE = """

@@ -22,9 +22,10 @@ from pathlib import Path
 
 from shared.schema import Identity
 from trainer import gallery
-from trainer.config import ENV_PREFIX, Config, load_config, read_recipe
+from trainer.config import ENV_PREFIX, Config, load_config
 from trainer.configured_rewards import services_of
 from trainer.interrupts import Interrupts
+from trainer.recipe_files import read_recipe
 from trainer.run_folder import RunFolder, write_whole
 from trainer.stops import ConfigError, Outage, RunStopped, Unusable
 from trainer.studies.rows import Row, RowsFile, row_of
