@@ -4,14 +4,16 @@ DDPO turns rewards into advantages and follows the policy gradient; RWR turns th
 denoising loss. Everything else of a run is the same for all four.
 """
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from trainer import rwr
 from trainer.advantages import Float64s, global_advantages
+from trainer.kl import penalized
 from trainer.loss import Surrogate, ppo_loss, score_function_loss
 from trainer.regression import Denoiser, regress_epoch, weighted_pictures
 from trainer.reward_mix import mixed
@@ -20,7 +22,7 @@ from trainer.sampling import Rollout
 from trainer.scores import Bools
 from trainer.step_statistics import StepStats, UpdateStats
 from trainer.stops import Unusable
-from trainer.update import PairScorer, update_epoch
+from trainer.update import BasePenalty, PairScorer, update_epoch
 
 OnStep = Callable[[StepStats], None]
 Rewards = Mapping[str, Float64s]
@@ -59,9 +61,16 @@ def _policy_gradient(
     keep: Bools,
     on_step: OnStep,
 ) -> UpdateStats:
-    scale = run.config.sampling.guidance_scale
+    scale, kl = run.config.sampling.guidance_scale, run.config.kl
     scorer = PairScorer.build(run.policy, run.tables, rollout, scale)
-    return update_epoch(
+    penalty, distance = None, math.nan
+    if rollout.divergence is not None:
+        size = math.prod(run.policy.latent_shape)
+        advantages = penalized(advantages, keep, rollout.divergence.drawn, kl.coefficient, size)
+        distance = float(rollout.divergence.exact.cpu().numpy()[keep].mean())
+    elif run.base is not None:
+        penalty = BasePenalty(run.base, kl.coefficient)
+    stats = update_epoch(
         scorer,
         run.optimizer,
         advantages,
@@ -70,7 +79,9 @@ def _policy_gradient(
         run.shuffling,
         on_step,
         surrogate,
+        penalty,
     )
+    return replace(stats, kl_of_pictures=distance)
 
 
 def _softmax_weights(run: Run, prompts: list[str], rewards: Rewards) -> Float64s:

@@ -27,6 +27,7 @@ from trainer.sections import (
     AdvantagesSection,
     CheckpointsSection,
     EvaluationSection,
+    KLSection,
     ModelSection,
     PromptsSection,
     RewardSection,
@@ -72,6 +73,8 @@ class Config(BaseSettings):
     """Reward-weighted regression, used when `training.algorithm` is `rwr` or `rwr_sparse`."""
     advantages: AdvantagesSection = AdvantagesSection()
     """How rewards are normalised."""
+    kl: KLSection = KLSection()
+    """Keeping the policy near the model it began as; not for RWR."""
     rewards: dict[str, RewardSection] = {}
     """Reward name → its service and weight. With several, each is normalised on its own and their
     weighted mean is what is trained on."""
@@ -99,6 +102,16 @@ class Config(BaseSettings):
     def _several_rewards_have_no_unit(self) -> "Config":
         if len(self.rewards) > 1:
             self.rwr.refuse_units(self.training.algorithm, list(self.rewards))
+        return self
+
+    @model_validator(mode="after")
+    def _kl_needs_a_policy_gradient(self) -> "Config":
+        if self.kl.coefficient and self.training.is_regression:
+            raise ValueError(
+                f"kl.coefficient is {self.kl.coefficient:g}, but {self.training.algorithm} trains "
+                "on pictures and has no steps whose divergence could count: set kl.coefficient to "
+                "0, or training.algorithm to ddpo_is or ddpo_sf"
+            )
         return self
 
     @classmethod

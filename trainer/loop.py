@@ -97,8 +97,9 @@ def _sample(run: Run) -> tuple[Rollout, Pending]:
     prompts = [prompt for prompt in drawn for _ in range(each)]
     noise = (config.run.seed, "train", run.epoch)
     batches, pending = [], Pending()
+    base = run.base if config.kl.use == "reward" else None
     with run.terminal.phase("sampling", len(prompts)) as phase:
-        for batch in draw(run.policy, run.tables, prompts, noise, config.sampling):
+        for batch in draw(run.policy, run.tables, prompts, noise, config.sampling, base):
             submit(run.services, pending, batch, run.prompts.drawn_from)
             batches.append(batch)
             phase.advance(len(batch))

@@ -23,6 +23,8 @@ class PairLoss:
     """½ (log_prob − old_log_prob)²."""
     clipped: Tensor
     """1 where |ρ − 1| > c, else 0."""
+    kl_to_base: Tensor
+    """Divergence from the base model, see `trainer.kl`; NaN unless it is part of the loss."""
 
 
 def ppo_loss(
@@ -72,7 +74,8 @@ def _measured(loss: Tensor, log_prob: Tensor, old_log_prob: Tensor, clip_range: 
     difference = log_prob - old_log_prob
     ratio = difference.exp()
     clipped = ((ratio - 1).abs() > clip_range).to(ratio.dtype)
-    return PairLoss(loss, ratio, 0.5 * difference.square(), clipped)
+    unknown = torch.full_like(ratio, torch.nan)
+    return PairLoss(loss, ratio, 0.5 * difference.square(), clipped, unknown)
 
 
 Surrogate = Callable[[Tensor, Tensor, Tensor, float, float], PairLoss]

@@ -1,7 +1,9 @@
 """The policy: a text-to-image model of which the UNet, or adapters in it, is trained."""
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -257,6 +259,21 @@ class Policy:
                     f"{tuple(state[name].shape)}, here {tuple(parameter.shape)}"
                 )
             parameter.copy_(state[name])
+
+    @contextmanager
+    def without_adapters(self) -> Iterator[None]:
+        """Inside, predictions are those of the model that the adapters were put into."""
+        self._unet.disable_adapters()
+        try:
+            yield
+        finally:
+            self._unet.enable_adapters()
+
+    def frozen_copy(self) -> "Policy":
+        """A policy with the UNet as it is now, which cannot be trained; it shares all else."""
+        frozen = copy.copy(self)
+        frozen._unet = copy.deepcopy(self._unet).requires_grad_(False)
+        return frozen
 
     def set_attention(self, processor: object) -> None:
         """Use another diffusers attention processor; the default is scaled-dot-product."""

@@ -18,7 +18,7 @@ from trainer.run_folder import RunFolder, write_whole
 from trainer.stops import RunStopped
 from trainer.tracking import meaning, of_reward, read_metrics, rewards_in
 
-_DIAGNOSTICS = ("approx_kl", "clip_fraction", "grad_norm", "loss")
+_DIAGNOSTICS = ("approx_kl", "kl_to_base", "clip_fraction", "grad_norm", "loss")
 _PHASES = {
     "seconds_sampling": "sampling",
     "seconds_reward_wait": "waiting for scores",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from trainer.base_policy import BasePolicy
 from trainer.ddim import DDIMTables
 from trainer.policy import Policy
 from trainer.prompt_sets import PromptSet
@@ -16,6 +17,7 @@ def draw(
     prompts: Sequence[str],
     noise: tuple[int, str, int],
     sampling: SamplingSection,
+    base: BasePolicy | None = None,
 ) -> Iterator[Rollout]:
     """Draw one picture per prompt, in batches.
 
@@ -25,6 +27,7 @@ def draw(
         prompts: N prompts.
         noise: (seed, purpose, epoch) of `noise_seed`.
         sampling: batch size and guidance.
+        base: measure the divergence from it too.
 
     Yields:
         The batches in order.
@@ -33,7 +36,7 @@ def draw(
         part = prompts[first : first + sampling.batch_size]
         seeds = [noise_seed(*noise, first + offset) for offset in range(len(part))]
         trajectory = trajectory_noise(seeds, len(tables), policy.latent_shape)
-        yield sample(policy, tables, part, trajectory, sampling.guidance_scale)
+        yield sample(policy, tables, part, trajectory, sampling.guidance_scale, base)
 
 
 def submit(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trainer import checkpoints
 from trainer.advantages import PerPromptTracker
+from trainer.base_policy import BasePolicy
 from trainer.checkpoints import Checkpoint, RunState
 from trainer.config import Config
 from trainer.configured_rewards import services_of
@@ -51,6 +52,7 @@ class Run:
     Attributes:
         trackers: the latest rewards of each prompt, for each reward on its own.
         epoch: epochs finished.
+        base: the model before training, where `kl.coefficient` asks for it.
         shuffling: order of samples and timesteps in the update. The noise of the pictures needs
             no generator that lasts: each picture has its own, see `sampling.noise_seed`.
         reward_queries, masked, skipped_steps, skipped_in_a_row: see `RunState`.
@@ -66,6 +68,7 @@ class Run:
     monitors: RewardServices
     policy: Policy
     tables: DDIMTables
+    base: BasePolicy | None
     optimizer: torch.optim.Optimizer
     trackers: dict[str, PerPromptTracker]
     prompts: PromptSampler
@@ -194,6 +197,8 @@ def open_run(config: Config, *, resume: bool) -> Iterator[Run]:
             monitors=monitors,
             policy=policy,
             tables=tables,
+            # Before `restore`, so that a resumed run has the same base.
+            base=BasePolicy(policy) if config.kl.coefficient else None,
             optimizer=make_optimizer(policy, config.training),
             trackers={
                 name: PerPromptTracker(config.advantages.buffer_size, config.advantages.min_count)

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from shared.images import to_uint8
-from trainer.ddim import DDIMTables, step_with_log_prob
+from trainer.base_policy import BasePolicy
+from trainer.ddim import DDIMTables, step_mean, step_with_log_prob
+from trainer.kl import Divergence, drawn_kl, step_kl
 from trainer.policy import Policy
 
 
@@ -29,6 +31,8 @@ class Rollout:
     valid: npt.NDArray[np.bool_]
     """(B,): latents, log-probabilities and decoded picture are all finite. Taken before the
     conversion to uint8, which would turn NaN into a black picture."""
+    divergence: Divergence | None = None
+    """From the base model, when that was asked for."""
 
     @classmethod
     def cat(cls, rollouts: Sequence["Rollout"]) -> "Rollout":
@@ -39,6 +43,7 @@ class Rollout:
             log_probs=torch.cat([rollout.log_probs for rollout in rollouts]),
             images=np.concatenate([rollout.images for rollout in rollouts]),
             valid=np.concatenate([rollout.valid for rollout in rollouts]),
+            divergence=Divergence.cat([rollout.divergence for rollout in rollouts]),
         )
 
     def __len__(self) -> int:
@@ -84,6 +89,7 @@ def sample(
     prompts: Sequence[str],
     noise: Tensor,
     guidance_scale: float,
+    base: BasePolicy | None = None,
 ) -> Rollout:
     """Draw one batch of pictures.
 
@@ -93,6 +99,7 @@ def sample(
         prompts: B prompts.
         noise: (B, T+1, C, h, w), see `trajectory_noise`.
         guidance_scale: w ≥ 1.
+        base: measure the divergence from it too, by one more forward pass per step.
 
     Raises:
         ValueError: the noise does not fit the prompts or the schedule.
@@ -108,6 +115,7 @@ def sample(
     latents = torch.empty_like(noise)
     latents[:, 0] = noise[:, 0]
     log_probs = torch.empty(noise.shape[:2], device=policy.device)[:, 1:]
+    from_base = []
     for step in range(len(tables)):
         steps = torch.full((len(prompts),), step, device=policy.device)
         predicted = policy.predict_noise(
@@ -116,11 +124,38 @@ def sample(
         latents[:, step + 1], log_probs[:, step] = step_with_log_prob(
             tables, steps, latents[:, step], predicted, noise[:, step + 1]
         )
+        if base is not None:
+            before = base.predict_noise(
+                latents[:, step],
+                tables.timesteps[steps],
+                conditional,
+                unconditional,
+                guidance_scale,
+            )
+            from_base.append(
+                _step_divergence(tables, steps, latents[:, step : step + 2], predicted, before)
+            )
     images, drawn = finite_images(policy.codec.decode(latents[:, -1]))
     finite = latents.isfinite().flatten(1).all(1) & log_probs.isfinite().all(1)
     valid = drawn & finite.cpu().numpy()
     images[~valid] = 0
-    return Rollout(list(prompts), latents, log_probs, images, valid)
+    divergence = Divergence(*torch.stack(from_base).permute(1, 2, 0)) if from_base else None
+    return Rollout(list(prompts), latents, log_probs, images, valid, divergence)
+
+
+def _step_divergence(
+    tables: DDIMTables, steps: Tensor, latents: Tensor, predicted: Tensor, base_predicted: Tensor
+) -> Tensor:
+    """Exact and drawn divergence of B steps from x_t to x_{t−1}, both in `latents`: (2, B)."""
+    start, drawn = latents.unbind(1)
+    mean = step_mean(tables, steps, start, predicted)
+    base_mean = step_mean(tables, steps, start, base_predicted)
+    return torch.stack(
+        [
+            step_kl(tables, steps, mean, base_mean),
+            drawn_kl(tables, steps, mean, base_mean, drawn),
+        ]
+    )
 
 
 def finite_images(

@@ -18,6 +18,8 @@ class StepStats:
     """Mean loss of the valid pairs. That of DDPO-IS falls below 0 as the policy improves."""
     approx_kl: float
     """Mean of ½ (log-prob − old log-prob)²; this and the ratios are NaN for RWR."""
+    kl_to_base: float
+    """Mean divergence from the base model; NaN unless it is part of the loss."""
     clip_fraction: float
     """Share of pairs whose ratio left 1 ± clip_range."""
     ratio_mean: float
@@ -47,6 +49,7 @@ def regression_stats(loss: Tensor, grad_norm: Tensor, pictures: int) -> StepStat
     return StepStats(
         loss=value,
         approx_kl=nan,
+        kl_to_base=nan,
         clip_fraction=nan,
         ratio_mean=nan,
         ratio_min=nan,
@@ -62,6 +65,9 @@ class UpdateStats:
     """The optimiser steps of one epoch, in order."""
 
     steps: list[StepStats]
+    kl_of_pictures: float = math.nan
+    """Mean divergence from the base model when the pictures were drawn; NaN unless it was measured
+    then."""
 
     @property
     def skipped(self) -> int:
@@ -85,6 +91,8 @@ class UpdateStats:
             values = [v for v in (getattr(step, name) for step in taken) if not math.isnan(v)]
             reduce = {"ratio_min": min, "ratio_max": max}.get(name, np.mean)
             result[name] = float(reduce(values)) if values else float("nan")
+        if not math.isnan(self.kl_of_pictures):
+            result["kl_to_base"] = self.kl_of_pictures
         return result
 
 
@@ -92,14 +100,20 @@ class Totals:
     """Running sums over micro-batches, kept on the device so that adding never waits for it."""
 
     def __init__(self, device: torch.device) -> None:
-        # Sums of loss, approx_kl, clipped and ratio; then the ratio's minimum and maximum.
-        self._sums = torch.zeros(4, device=device)
+        # Sums of loss, approx_kl, clipped, ratio and kl_to_base; then the ratio's extremes.
+        self._sums = torch.zeros(5, device=device)
         self._low = torch.full((), math.inf, device=device)
         self._high = torch.full((), -math.inf, device=device)
 
     def add(self, outcome: PairLoss) -> None:
         """Take in one micro-batch."""
-        parts = (outcome.loss.detach(), outcome.approx_kl, outcome.clipped, outcome.ratio)
+        parts = (
+            outcome.loss.detach(),
+            outcome.approx_kl,
+            outcome.clipped,
+            outcome.ratio,
+            outcome.kl_to_base,
+        )
         self._sums += torch.stack([part.sum() for part in parts])
         self._low = torch.minimum(self._low, outcome.ratio.min())
         self._high = torch.maximum(self._high, outcome.ratio.max())
@@ -113,14 +127,15 @@ class Totals:
             evaluated: pairs that went through the network, the divisor of the other means.
         """
         gathered = torch.stack([*self._sums, self._low, self._high, grad_norm.float()])
-        loss, kl, clipped, ratio, low, high, norm = gathered.tolist()
+        loss, kl, clipped, ratio, to_base, low, high, norm = gathered.tolist()
         if evaluated == 0:
             # No pair was looked at, so there is nothing to say about ratios.
-            kl = clipped = ratio = low = high = math.nan
+            kl = clipped = ratio = to_base = low = high = math.nan
         seen = max(evaluated, 1)
         return StepStats(
             loss=loss / pairs if pairs else math.nan,
             approx_kl=kl / seen,
+            kl_to_base=to_base / seen,
             clip_fraction=clipped / seen,
             ratio_mean=ratio / seen,
             ratio_min=low,

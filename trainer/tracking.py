@@ -33,6 +33,9 @@ METRICS: Mapping[str, str] = {
     "loss": "Loss, averaged over what the epoch's optimiser steps were computed on.",
     "approx_kl": "0.5 · mean((log p − log p_old)²): how far the policy moved within the epoch. "
     "This and the ratios: not for RWR.",
+    "kl_to_base": "KL from the model before training, mean over steps and latent dimensions "
+    "(times both: nats per picture), of the trained pairs with `kl.use` `loss`, of the pictures as "
+    "they were drawn with `reward`. Only with `kl.coefficient`.",
     "clip_fraction": "Share of the pairs whose probability ratio left the clip range.",
     "ratio_mean": "Mean probability ratio of the pairs.",
     "ratio_min": "Smallest probability ratio.",

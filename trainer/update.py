@@ -14,13 +14,24 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from trainer.base_policy import BasePolicy
 from trainer.ddim import DDIMTables, step_log_prob, step_mean
-from trainer.loss import Surrogate, ppo_loss
+from trainer.kl import step_kl, with_kl
+from trainer.loss import PairLoss, Surrogate, ppo_loss
 from trainer.optimizer import take_step
 from trainer.policy import Policy
 from trainer.sampling import Rollout
 from trainer.sections import TrainingSection
 from trainer.step_statistics import StepStats, Totals, UpdateStats
+
+
+@dataclass(frozen=True)
+class BasePenalty:
+    """β KL to the base model as a part of the loss."""
+
+    base: BasePolicy
+    coefficient: float
+    """β, positive."""
 
 
 @dataclass(frozen=True)
@@ -44,23 +55,33 @@ class PairScorer:
         conditional, unconditional = policy.encode(rollout.prompts), policy.unconditional()
         return cls(policy, tables, rollout, conditional, unconditional, guidance_scale)
 
-    def log_prob(self, samples: Tensor, steps: Tensor) -> Tensor:
-        """log p(x_{t−1} | x_t, prompt) of P pairs, (P,) fp32, differentiable.
+    def mean(
+        self, samples: Tensor, steps: Tensor, policy: Policy | BasePolicy | None = None
+    ) -> Tensor:
+        """μ of x_{t−1} of P pairs, (P, C, h, w) fp32, differentiable.
 
         Args:
             samples: (P,) int64 indices into the rollout, on the policy's device.
             steps: (P,) int64 step indices, 0 the noisiest, on the policy's device.
+            policy: whose; None asks for that of the policy that is trained.
         """
         latents = self.rollout.latents[samples, steps]
-        predicted = self.policy.predict_noise(
+        predicted = (policy or self.policy).predict_noise(
             latents,
             self.tables.timesteps[steps],
             self.conditional[samples],
             self.unconditional,
             self.guidance_scale,
         )
-        mean = step_mean(self.tables, steps, latents, predicted)
+        return step_mean(self.tables, steps, latents, predicted)
+
+    def log_prob_of(self, mean: Tensor, samples: Tensor, steps: Tensor) -> Tensor:
+        """log p(x_{t−1} | x_t, prompt) of P pairs whose μ is known, (P,) fp32, differentiable."""
         return step_log_prob(self.tables, steps, mean, self.rollout.latents[samples, steps + 1])
+
+    def log_prob(self, samples: Tensor, steps: Tensor) -> Tensor:
+        """The same from μ of the current policy; arguments as for `mean`."""
+        return self.log_prob_of(self.mean(samples, steps), samples, steps)
 
 
 @torch.no_grad()
@@ -84,6 +105,7 @@ def update_epoch(
     generator: torch.Generator,
     on_step: Callable[[StepStats], None] = lambda _: None,
     surrogate: Surrogate = ppo_loss,
+    penalty: BasePenalty | None = None,
 ) -> UpdateStats:
     """Train on one epoch's samples, `training.inner_epochs` times over.
 
@@ -98,6 +120,7 @@ def update_epoch(
         generator: CPU generator of the permutations; its state belongs in a checkpoint.
         on_step: called after every optimiser step.
         surrogate: loss of a pair: that of DDPO-IS, or of DDPO-SF.
+        penalty: what is added to the loss of every pair; it takes one more forward pass for each.
 
     Raises:
         ValueError: lengths differ, the batch size does not divide them, or an advantage of a
@@ -108,7 +131,9 @@ def update_epoch(
     for _ in range(training.inner_epochs):
         for pairs in epoch_pairs(scorer.rollout.log_probs.shape, training, generator):
             steps.append(
-                _optimiser_step(scorer, optimizer, pairs, advantages, valid, training, surrogate)
+                _optimiser_step(
+                    scorer, optimizer, pairs, advantages, valid, training, surrogate, penalty
+                )
             )
             on_step(steps[-1])
     return UpdateStats(steps)
@@ -157,12 +182,14 @@ def _optimiser_step(
     valid: npt.NDArray[np.bool_],
     training: TrainingSection,
     surrogate: Surrogate,
+    penalty: BasePenalty | None,
 ) -> StepStats:
     """Accumulate the gradient over micro-batches, clip it, step."""
     samples = pairs[:, 0].numpy()
     count = int(valid[samples].sum())
     # A = 0 has gradient 0: such pairs skip the network and still count in the mean.
-    trained = pairs[torch.from_numpy(valid[samples] & (advantages[samples] != 0))]
+    moving = (advantages[samples] != 0) if penalty is None else True
+    trained = pairs[torch.from_numpy(valid[samples] & moving)]
     parameters = scorer.policy.trainable_parameters()
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
@@ -172,13 +199,7 @@ def _optimiser_step(
     placed = trained.to(scorer.policy.device)
     for first in range(0, len(placed), training.micro_batch_size):
         batch = placed[first : first + training.micro_batch_size].unbind(1)
-        outcome = surrogate(
-            scorer.log_prob(*batch),
-            scorer.rollout.log_probs[batch],
-            weights[batch[0]],
-            training.clip_range,
-            training.advantage_clip,
-        )
+        outcome = _pair_loss(scorer, batch, weights, training, surrogate, penalty)
         scaled = outcome.loss.sum() * (scorer.policy.loss_scale / count)
         scaled.backward()  # type: ignore[no-untyped-call]
         totals.add(outcome)
@@ -191,3 +212,29 @@ def _optimiser_step(
         take_step(optimizer, training)
     optimizer.zero_grad(set_to_none=True)
     return stats
+
+
+def _pair_loss(
+    scorer: PairScorer,
+    pairs: tuple[Tensor, ...],
+    advantages: Tensor,
+    training: TrainingSection,
+    surrogate: Surrogate,
+    penalty: BasePenalty | None,
+) -> PairLoss:
+    """Loss of P pairs, given as samples and steps."""
+    samples, steps = pairs
+    # The base first: what it needs is freed before the activations of the trained pass are kept.
+    base_mean = None if penalty is None else scorer.mean(samples, steps, penalty.base)
+    mean = scorer.mean(samples, steps)
+    outcome = surrogate(
+        scorer.log_prob_of(mean, samples, steps),
+        scorer.rollout.log_probs[samples, steps],
+        advantages[samples],
+        training.clip_range,
+        training.advantage_clip,
+    )
+    if penalty is None or base_mean is None:
+        return outcome
+    kl = step_kl(scorer.tables, steps, mean, base_mean)
+    return with_kl(outcome, kl, penalty.coefficient)

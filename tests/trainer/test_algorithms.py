@@ -13,6 +13,7 @@ import torch
 from trainer import checkpoints, loop
 from trainer.advantages import PerPromptTracker, global_advantages
 from trainer.algorithms import ALGORITHMS
+from trainer.base_policy import BasePolicy
 from trainer.config import Config
 from trainer.loop import train
 from trainer.run import Run
@@ -122,15 +123,25 @@ def test_a_simple_reward_rises(
         assert set(effective) == {None}
 
 
-@pytest.mark.parametrize("algorithm", ["ddpo_sf", "rwr", "rwr_sparse"])
+@pytest.mark.parametrize(
+    ("algorithm", "kl"),
+    [
+        ("ddpo_sf", {}),
+        ("rwr", {}),
+        ("rwr_sparse", {}),
+        ("ddpo_is", {"coefficient": 0.1, "use": "loss"}),
+        ("ddpo_is", {"coefficient": 0.1, "use": "reward"}),
+    ],
+)
 def test_resuming_gives_the_same_weights(
     blue: "ServiceProcess",
     config_of: Callable[..., Config],
     algorithm: str,
+    kl: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    epochs = {"epochs": 3}
-    straight = train(config_of(algorithm, blue.url, "straight", training=epochs))
+    other = {"training": {"epochs": 3}, "kl": kl}
+    straight = train(config_of(algorithm, blue.url, "straight", **other))
     signal = loop._signal
 
     def stopping(run: Run, *rest: Any) -> Any:
@@ -141,9 +152,64 @@ def test_resuming_gives_the_same_weights(
 
     monkeypatch.setattr(loop, "_signal", stopping)
     with pytest.raises(Interrupted):
-        train(config_of(algorithm, blue.url, training=epochs))
-    folder = train(config_of(algorithm, blue.url, training=epochs), resume=True)
+        train(config_of(algorithm, blue.url, **other))
+    folder = train(config_of(algorithm, blue.url, **other), resume=True)
     assert weights(folder) == weights(straight)
+    if kl:
+        # The base is that of the beginning, not the weights that were resumed from.
+        found = [[record["kl_to_base"] for record in records(each)] for each in (folder, straight)]
+        assert found[0] == found[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("algorithm", "use", "kind", "rate"),
+    [
+        ("ddpo_is", "loss", "full", 3e-3),
+        ("ddpo_sf", "loss", "lora", 3e-2),
+        ("ddpo_is", "reward", "full", 1e-4),
+        ("ddpo_sf", "reward", "lora", 1e-2),
+    ],
+)
+def test_a_large_coefficient_keeps_the_policy_near_the_base(
+    blue: "ServiceProcess",
+    config_of: Callable[..., Config],
+    algorithm: str,
+    use: str,
+    kind: str,
+    rate: float,
+) -> None:
+    found = {}
+    # One that is so small only measures.
+    for name, coefficient in (("free", 1e-12), ("held", 1.0)):
+        config = config_of(
+            algorithm,
+            blue.url,
+            name,
+            model={"train": kind},
+            training={"epochs": 5, "learning_rate": rate},
+            kl={"coefficient": coefficient, "use": use},
+        )
+        found[name] = [record["kl_to_base"] for record in records(train(config))]
+    # The first epoch draws from the base model and first trains on its pictures.
+    assert found["free"][0] == found["held"][0] == 0
+    assert 0 < found["held"][-1] < 0.5 * found["free"][-1]
+
+
+@pytest.mark.parametrize("use", ["loss", "reward"])
+def test_without_a_coefficient_there_is_no_base_model(
+    blue: "ServiceProcess",
+    config_of: Callable[..., Config],
+    use: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(BasePolicy, "__init__", lambda *given: asked.append(given))
+    (record,) = records(
+        train(config_of("ddpo_is", blue.url, training={"epochs": 1}, kl={"use": use}))
+    )
+    assert record["kl_to_base"] is None
+    assert not asked
 
 
 def test_at_the_old_policy_both_policy_gradients_are_one(

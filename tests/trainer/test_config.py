@@ -195,6 +195,12 @@ def test_replicas_from_command_line_and_environment(
         (["epochs=3"], r"^--set 'epochs=3' is not of the form section.key=value$"),
         (["training.betas=[0.9"], r"^--set 'training.betas=\[0.9': "),
         (["training.timestep_window=[0.5, 0.5]"], r"timestep_window: the window ends at 0.5 and b"),
+        (["kl.coefficient=-1"], r"^kl.coefficient: input should be greater than or equal to 0"),
+        (["kl.use=both"], r"^kl.use: .*'loss' or 'reward'"),
+        (
+            ["kl.coefficient=0.1", "training.algorithm=rwr"],
+            r"^kl.coefficient is 0.1, but rwr trains .* set kl.coefficient to 0, or training.algo",
+        ),
         (["sampling.eta=0", "training.epochs=0"], r"^sampling.eta: .*; training.epochs: "),
     ],
 )

@@ -16,6 +16,7 @@ def step(**changes: Any) -> StepStats:
     values = {
         "loss": 1.0,
         "approx_kl": 1.0,
+        "kl_to_base": math.nan,
         "clip_fraction": 0.5,
         "ratio_mean": 1.0,
         "ratio_min": 0.9,

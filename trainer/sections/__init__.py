@@ -10,6 +10,7 @@ from trainer.sections.services import RewardSection, ScoringSection, ServiceSect
 from trainer.sections.training import (
     AdvantagesSection,
     Algorithm,
+    KLSection,
     RWRSection,
     SamplingSection,
     TrainingSection,
@@ -20,6 +21,7 @@ __all__ = [
     "Algorithm",
     "CheckpointsSection",
     "EvaluationSection",
+    "KLSection",
     "LoraSection",
     "ModelSection",
     "PromptsSection",

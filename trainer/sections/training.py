@@ -167,3 +167,15 @@ class AdvantagesSection(Section):
                 f"{self.buffer_size}: raise buffer_size or lower min_count"
             )
         return self
+
+
+class KLSection(Section):
+    """Keeping the policy near the model it began as; not for RWR."""
+
+    coefficient: NonNegative = 0
+    """β: how much of an advantage, in standard deviations of the reward, one nat of divergence from
+    the base model costs. 0 is off and computes nothing."""
+    use: Literal["loss", "reward"] = "loss"
+    """`loss`: β KL of each trained step is part of the loss. `reward`: β times the log-ratio of a
+    picture's whole trajectory, less its mean over the epoch, is taken off the picture's advantage;
+    recorded rewards stay as they are."""

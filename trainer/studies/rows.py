@@ -141,7 +141,7 @@ def row_of(
         queries[int(record["epoch"])] = int(record["reward_queries"])
         training.append((int(record["reward_queries"]), record["reward_mean"]))
     curve = [
-        _point(queries[evaluation.epoch], evaluation, evaluation.monitors)
+        _point(queries[evaluation.epoch], evaluation.rewards[cell.reward], evaluation.monitors)
         for evaluation, _ in gallery.load_all(folder.evaluation)
         if evaluation.epoch in queries
     ]
