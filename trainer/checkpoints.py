@@ -2,6 +2,7 @@
 
     checkpoints/epoch-00012/
         weights.safetensors      the trained weights
+        average.safetensors      their moving average, in a run with `ema.decay`
         optimizer.safetensors    AdamW's moments and step counts
         generators.safetensors   the state of every random generator
         state.json               the rest (`RunState`), and the size of each file above
@@ -15,7 +16,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from trainer.stops import RunStopped
 
 _NAME = re.compile(r"epoch-(\d{5,})")
 _TENSOR_FILES = ("weights", "optimizer", "generators")
+_AVERAGE = "average"  # only in a run that keeps one
 
 
 class RunState(BaseModel):
@@ -46,6 +48,7 @@ class RunState(BaseModel):
         trackers: for each reward, the latest ones of each prompt.
         identities: the identity of each reward, pinned when the run started.
         config: the resolved configuration.
+        average_updates: optimiser steps behind the averaged weights.
         files: byte size of each tensor file; filled in by `save`.
     """
 
@@ -62,6 +65,7 @@ class RunState(BaseModel):
     trackers: dict[str, dict[str, list[float]]]
     identities: dict[str, Identity]
     config: dict[str, JsonValue]
+    average_updates: int = 0
     files: dict[str, int] = {}
 
     @model_validator(mode="before")
@@ -87,12 +91,19 @@ class Checkpoint:
         weights: trained weights by parameter name.
         optimizer: see `optimizer_tensors`.
         generators: state of each generator by name, uint8.
+        average: averaged weights by parameter name; empty unless the run averages them.
     """
 
     state: RunState
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     generators: dict[str, Tensor]
+    average: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def evaluated(self) -> dict[str, Tensor]:
+        """What evaluations draw with: the averaged weights if there are any, else the trained."""
+        return self.average or self.weights
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
@@ -113,7 +124,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     sizes = {}
-    for part in _TENSOR_FILES:
+    for part in (*_TENSOR_FILES, *([_AVERAGE] if checkpoint.average else [])):
         path = partial / f"{part}.safetensors"
         tensors: dict[str, Tensor] = getattr(checkpoint, part)
         save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path)
@@ -180,14 +191,15 @@ def load(path: Path) -> Checkpoint:
                     f"the checkpoint {path} is damaged: {file} has {found} bytes instead of "
                     f"{size}; delete that folder to resume from the one before"
                 )
-        tensors = {part: load_file(path / f"{part}.safetensors") for part in _TENSOR_FILES}
+        parts = [*_TENSOR_FILES, *([_AVERAGE] if f"{_AVERAGE}.safetensors" in state.files else [])]
+        tensors = {part: load_file(path / f"{part}.safetensors") for part in parts}
     except (OSError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise RunStopped(
             f"the checkpoint {path} cannot be read ({reason}); delete that folder to resume from "
             "the one before"
         ) from error
-    return Checkpoint(state, tensors["weights"], tensors["optimizer"], tensors["generators"])
+    return Checkpoint(state, **tensors)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -187,7 +187,7 @@ def _found(
     # Nothing is loaded for the base model: adapters begin as nothing, a full UNet as it was.
     for model, checkpoint in [(BASE, None), *((path.name, path) for path in trained)]:
         if checkpoint is not None:
-            policy.load_state(checkpoints.load(checkpoint).weights)
+            policy.load_state(checkpoints.load(checkpoint).evaluated)
         for name, plan in plans.items():
             with terminal.phase(f"{model}: {name}", plan.samples) as phase:
                 found[name][model], pictures = draw_and_judge(

@@ -26,6 +26,7 @@ from trainer.recipe_files import read_recipe
 from trainer.sections import (
     AdvantagesSection,
     CheckpointsSection,
+    EMASection,
     EvaluationSection,
     KLSection,
     ModelSection,
@@ -75,6 +76,8 @@ class Config(BaseSettings):
     """How rewards are normalised."""
     kl: KLSection = KLSection()
     """Keeping the policy near the model it began as; not for RWR."""
+    ema: EMASection = EMASection()
+    """An exponential moving average of the trained weights, for evaluations and as the result."""
     rewards: dict[str, RewardSection] = {}
     """Reward name → its service and weight. With several, each is normalised on its own and their
     weighted mean is what is trained on."""

@@ -31,7 +31,7 @@ def draw_sheet(
     policy = Policy.load(config.model, device_named(config.run.device), config.run.seed)
     if trained_by is not None:
         newest = checkpoints.found(RunFolder(trained_by).checkpoints)
-        policy.load_state(checkpoints.load(newest).weights)
+        policy.load_state(checkpoints.load(newest).evaluated)
     tables = policy.tables(config.sampling.steps, config.sampling.eta)
     batches = list(draw(policy, tables, prompts, (seed, "drawing", 0), config.sampling))
     if not all(batch.valid.all() for batch in batches):

@@ -132,8 +132,10 @@ def _update(
     saved = run.saved(moment)
     with run.terminal.phase("updating", config.sizes.steps_per_epoch) as phase:
 
-        def after_step(_: StepStats) -> None:
+        def after_step(step: StepStats) -> None:
             phase.advance(1)
+            if run.average and not step.skipped:
+                run.average.update()
             if saved:
                 run.interrupts.check()
 
@@ -165,11 +167,12 @@ def _evaluate_if_due(run: Run) -> None:
 
 
 def _evaluate(run: Run) -> Evaluation:
-    """Evaluate the model as it is now, unless an earlier process has done and written it."""
+    """Evaluate the model, or its average, unless an earlier process has done and written it."""
     done = gallery.load(run.folder.evaluation, run.epoch)
     if done:
         return done[0]
-    with run.terminal.phase("evaluating", run.config.evaluation.samples) as phase:
+    samples = run.config.evaluation.samples
+    with run.averaged(), run.terminal.phase("evaluating", samples) as phase:
         evaluation, pictures = evaluate(
             run.policy,
             run.tables,
@@ -272,7 +275,10 @@ def _finish(run: Run) -> None:
             "back, or start a new run"
         )
     before, after = shots[0][0], shots[-1][0]
-    weights = run.policy.save_trained(run.folder.path)
+    if run.average:
+        run.policy.save_trained(run.folder.raw)
+    with run.averaged():
+        weights = run.policy.save_trained(run.folder.path)
     pictures = [paths for _, paths in gallery.milestones(shots)]
     gallery.write_grid(run.folder.evaluation / "grid.png", before.prompts, pictures)
     write_summary(run, before, after)
@@ -282,5 +288,6 @@ def _finish(run: Run) -> None:
             f"{name}: {measured.mean:.4g} before, {after.rewards[name].mean:.4g} after "
             f"{run.reward_queries} reward queries in {run.seconds:.0f} s"
         )
-    run.terminal.say(f"weights: {weights}")
+    averaged = f" (averaged; as they were trained: {run.folder.raw})" if run.average else ""
+    run.terminal.say(f"weights: {weights}{averaged}")
     run.terminal.say(f"report: {report}")

@@ -225,18 +225,19 @@ class Policy:
         """Timesteps that the model was trained on, 1000 for Stable Diffusion."""
         return len(self._pipeline.scheduler.alphas_cumprod)
 
-    def _named_trained(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
-        return ((n, p) for n, p in self._unet.named_parameters() if p.requires_grad)
+    def named_trained(self) -> dict[str, torch.nn.Parameter]:
+        """The trained weights by name, fp32, in a fixed order."""
+        return {n: p for n, p in self._unet.named_parameters() if p.requires_grad}
 
     def trainable_parameters(self) -> list[torch.nn.Parameter]:
         """The trained weights, fp32, in a fixed order."""
-        return [parameter for _, parameter in self._named_trained()]
+        return list(self.named_trained().values())
 
     def state(self) -> dict[str, Tensor]:
         """Copies of the trained weights by name, on the CPU."""
         return {
             name: parameter.detach().to("cpu", copy=True).contiguous()
-            for name, parameter in self._named_trained()
+            for name, parameter in self.named_trained().items()
         }
 
     @torch.no_grad()
@@ -246,7 +247,7 @@ class Policy:
         Raises:
             ModelError: names or shapes are not those of this model.
         """
-        mine = dict(self._named_trained())
+        mine = self.named_trained()
         if odd := sorted(mine.keys() ^ state.keys()):
             raise ModelError(
                 f"saved weights are of another model: {len(odd)} names such as "

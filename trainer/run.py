@@ -4,7 +4,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -25,9 +25,11 @@ from trainer.prompts import PromptSampler, load_prompts
 from trainer.recipe_files import read_recipe
 from trainer.rewards import RewardServices
 from trainer.run_folder import RunFolder
+from trainer.sections import EMASection
 from trainer.stops import ConfigError, RunStopped
 from trainer.terminal import Terminal
 from trainer.tracking import MetricsLog
+from trainer.weight_average import WeightAverage
 
 # Settings that do not change the result, so a resumed run may have others. Where a reward is asked
 # for is one; its weight is none, and so the set of rewards cannot change unnoticed either.
@@ -53,6 +55,7 @@ class Run:
         trackers: the latest rewards of each prompt, for each reward on its own.
         epoch: epochs finished.
         base: the model before training, where `kl.coefficient` asks for it.
+        average: of the trained weights, where `ema.decay` asks for it.
         shuffling: order of samples and timesteps in the update. The noise of the pictures needs
             no generator that lasts: each picture has its own, see `sampling.noise_seed`.
         reward_queries, masked, skipped_steps, skipped_in_a_row: see `RunState`.
@@ -70,6 +73,7 @@ class Run:
     tables: DDIMTables
     base: BasePolicy | None
     optimizer: torch.optim.Optimizer
+    average: WeightAverage | None
     trackers: dict[str, PerPromptTracker]
     prompts: PromptSampler
     shuffling: torch.Generator
@@ -105,6 +109,7 @@ class Run:
             trackers={name: each.state_dict() for name, each in self.trackers.items()},
             identities=self.services.identities | self.monitors.identities,
             config=self.config.model_dump(mode="json"),
+            average_updates=self.average.updates if self.average else 0,
         )
         return Moment(state, {"shuffling": self.shuffling.get_state()})
 
@@ -115,8 +120,15 @@ class Run:
             weights=self.policy.state(),
             optimizer=checkpoints.optimizer_tensors(self.optimizer),
             generators=moment.generators,
+            average=self.average.state() if self.average else {},
         )
         checkpoints.save(self.folder.checkpoints, checkpoint, self.config.checkpoints.keep)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the policy has the averaged weights if the run keeps any; do not save there."""
+        with self.average.in_place() if self.average else nullcontext():
+            yield
 
     def saved(self, moment: Moment) -> bool:
         """True when the checkpoint of this moment is on the disk."""
@@ -143,6 +155,8 @@ class Run:
         state = checkpoint.state
         self.policy.load_state(checkpoint.weights)
         checkpoints.restore_optimizer(self.optimizer, checkpoint.optimizer)
+        if self.average:
+            self.average.load_state(checkpoint.average, state.average_updates)
         self.shuffling.set_state(checkpoint.generators["shuffling"])
         self.prompts.load_state_dict(state.prompts)
         for name, tracker in self.trackers.items():
@@ -200,6 +214,7 @@ def open_run(config: Config, *, resume: bool) -> Iterator[Run]:
             # Before `restore`, so that a resumed run has the same base.
             base=BasePolicy(policy) if config.kl.coefficient else None,
             optimizer=make_optimizer(policy, config.training),
+            average=_average(policy, config.ema),
             trackers={
                 name: PerPromptTracker(config.advantages.buffer_size, config.advantages.min_count)
                 for name in config.rewards
@@ -219,6 +234,12 @@ def open_run(config: Config, *, resume: bool) -> Iterator[Run]:
             run.restore(checkpoint)
         run.started = time.monotonic()
         yield run
+
+
+def _average(policy: Policy, ema: EMASection) -> WeightAverage | None:
+    if not ema.decay:
+        return None
+    return WeightAverage(policy.named_trained(), ema.decay, warmup=ema.warmup)
 
 
 def _checkpoint(folder: RunFolder, config: Config) -> Checkpoint | None:

@@ -7,7 +7,9 @@ runs/NAME/
     checkpoints/       see `trainer.checkpoints`
     evaluation/        pictures and scores on the fixed evaluation seeds
     evaluations/NAME/  what `ddpo evaluate` found, see `trainer.comparison`
-    pytorch_lora_weights.safetensors  or  unet/      the trained weights, at the end
+    pytorch_lora_weights.safetensors  or  unet/      the trained weights, at the end; averaged ones
+                       where `ema.decay` asks for them, and then
+    raw/               the same files of the weights that were trained, without averaging
     summary.json, report.html                        the result, at the end
     log                what was said at the terminal
 """
@@ -32,6 +34,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.evaluation = path / "evaluation"
         self.evaluations = path / "evaluations"
+        self.raw = path / "raw"
         self.summary = path / "summary.json"
         self.report = path / "report.html"
         self.log = path / "log"

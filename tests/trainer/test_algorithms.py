@@ -124,23 +124,23 @@ def test_a_simple_reward_rises(
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "kl"),
+    ("algorithm", "more"),
     [
         ("ddpo_sf", {}),
-        ("rwr", {}),
+        ("rwr", {"ema": {"decay": 0.9}}),
         ("rwr_sparse", {}),
-        ("ddpo_is", {"coefficient": 0.1, "use": "loss"}),
-        ("ddpo_is", {"coefficient": 0.1, "use": "reward"}),
+        ("ddpo_is", {"kl": {"coefficient": 0.1, "use": "loss"}, "ema": {"decay": 0.9}}),
+        ("ddpo_is", {"kl": {"coefficient": 0.1, "use": "reward"}}),
     ],
 )
 def test_resuming_gives_the_same_weights(
     blue: "ServiceProcess",
     config_of: Callable[..., Config],
     algorithm: str,
-    kl: dict[str, Any],
+    more: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    other = {"training": {"epochs": 3}, "kl": kl}
+    other = {"training": {"epochs": 3}, **more}
     straight = train(config_of(algorithm, blue.url, "straight", **other))
     signal = loop._signal
 
@@ -155,10 +155,13 @@ def test_resuming_gives_the_same_weights(
         train(config_of(algorithm, blue.url, **other))
     folder = train(config_of(algorithm, blue.url, **other), resume=True)
     assert weights(folder) == weights(straight)
-    if kl:
-        # The base is that of the beginning, not the weights that were resumed from.
-        found = [[record["kl_to_base"] for record in records(each)] for each in (folder, straight)]
-        assert found[0] == found[1]
+    if "ema" in more:
+        # Those were the averaged ones.
+        assert weights(folder / "raw") == weights(straight / "raw") != weights(straight)
+    # The base is that of the beginning, not the weights that were resumed from.
+    found = [[record["kl_to_base"] for record in records(each)] for each in (folder, straight)]
+    assert found[0] == found[1]
+    assert (found[0][-1] is None) == ("kl" not in more)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,23 @@ def test_a_checkpoint_of_when_a_run_had_one_reward(tmp_path: Path) -> None:
     # Without the name that it had it is a damaged one.
     state["config"] = {}
     (path / "state.json").write_text(json.dumps(state))
+    with pytest.raises(RunStopped, match="cannot be read"):
+        checkpoints.load(path)
+
+
+def test_averaged_weights_are_a_file_of_their_own(tmp_path: Path) -> None:
+    plain = checkpoints.save(tmp_path, checkpoint(3), keep=2)
+    assert not (plain / "average.safetensors").exists()
+    loaded = checkpoints.load(plain)
+    assert loaded.average == {}
+    assert loaded.evaluated is loaded.weights
+    saved = replace(checkpoint(4), average={"w": torch.full((2, 3), 0.5)})
+    path = checkpoints.save(tmp_path, saved, keep=2)
+    loaded = checkpoints.load(path)
+    assert torch.equal(loaded.average["w"], saved.average["w"])
+    assert loaded.evaluated is loaded.average
+    # It is as needed as the others.
+    (path / "average.safetensors").unlink()
     with pytest.raises(RunStopped, match="cannot be read"):
         checkpoints.load(path)
 

@@ -10,6 +10,7 @@ from trainer.sections.services import RewardSection, ScoringSection, ServiceSect
 from trainer.sections.training import (
     AdvantagesSection,
     Algorithm,
+    EMASection,
     KLSection,
     RWRSection,
     SamplingSection,
@@ -20,6 +21,7 @@ __all__ = [
     "AdvantagesSection",
     "Algorithm",
     "CheckpointsSection",
+    "EMASection",
     "EvaluationSection",
     "KLSection",
     "LoraSection",

@@ -179,3 +179,13 @@ class KLSection(Section):
     """`loss`: β KL of each trained step is part of the loss. `reward`: β times the log-ratio of a
     picture's whole trajectory, less its mean over the epoch, is taken off the picture's advantage;
     recorded rewards stay as they are."""
+
+
+class EMASection(Section):
+    """An exponential moving average of the trained weights, for evaluations and as the result."""
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0
+    """What each optimiser step keeps of the average, for example 0.99. 0 is off."""
+    warmup: bool = True
+    """Keep at most (1 + n) / (10 + n) in step n, so that the average leaves the weights before
+    training behind in a run of few steps, too."""
