@@ -190,12 +190,12 @@ def _found(
             policy.load_state(checkpoints.load(checkpoint).evaluated)
         for name, plan in plans.items():
             with terminal.phase(f"{model}: {name}", plan.samples) as phase:
-                found[name][model], pictures = draw_and_judge(
+                found[name][model], drawn = draw_and_judge(
                     policy, tables, [judges], plan, config.sampling, phase.advance, _go_on
                 )
-            paths[name].append(gallery.save_pictures(folder / name / model, pictures))
+            paths[name].append(gallery.save_pictures(folder / name / model, drawn.images))
             means = ", ".join(f"{key} {said.mean:.4g}" for key, said in found[name][model].items())
-            terminal.say(f"{model} on {name}, {len(pictures)} pictures: {means}")
+            terminal.say(f"{model} on {name}, {len(drawn.images)} pictures: {means}")
     for name, plan in plans.items():
         gallery.write_grid(folder / f"{name}.png", plan.prompts, paths[name])
     return found

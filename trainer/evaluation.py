@@ -8,12 +8,13 @@ import numpy as np
 
 from trainer.config import Config
 from trainer.ddim import DDIMTables
-from trainer.gallery import Evaluation, Measured, interval
+from trainer.gallery import Evaluation, Measured, Spread, interval
+from trainer.picture_health import Floats, picture_health
 from trainer.policy import Policy
 from trainer.prompt_sets import PromptSet
 from trainer.prompts import evaluation_prompts, load_prompts
 from trainer.rewards import Pending, RewardServices
-from trainer.rollouts import draw, submit
+from trainer.rollouts import draw, final_latent_rms, submit
 from trainer.scores import Images, Scores
 from trainer.sections import SamplingSection
 from trainer.stops import Unusable
@@ -39,6 +40,19 @@ class EvaluationPlan:
     def prompts(self) -> list[str]:
         """The prompt of each picture."""
         return evaluation_prompts(self.known, self.samples)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """N pictures of a plan.
+
+    Attributes:
+        images: uint8 (N, H, W, 3).
+        latent_rms: (N,) of their final latents; NaN where a picture is broken.
+    """
+
+    images: Images
+    latent_rms: Floats
 
 
 def evaluate(
@@ -72,14 +86,16 @@ def evaluate(
     known = load_prompts(config.evaluation_source)
     plan = EvaluationPlan(known, config.evaluation.samples, config.evaluation.seed)
     judges = (services, monitors)
-    found, pictures = draw_and_judge(policy, tables, judges, plan, config.sampling, advance, check)
+    found, drawn = draw_and_judge(policy, tables, judges, plan, config.sampling, advance, check)
+    health = picture_health(drawn.images, drawn.latent_rms, plan.prompts)
     evaluation = Evaluation(
         epoch=epoch,
         prompts=plan.prompts,
         rewards={name: found[name] for name in services.identities},
         monitors={name: found[name] for name in monitors.identities},
+        health={name: Spread.of(values) for name, values in health.items()},
     )
-    return evaluation, pictures
+    return evaluation, drawn.images
 
 
 def draw_and_judge(
@@ -90,7 +106,7 @@ def draw_and_judge(
     sampling: SamplingSection,
     advance: Callable[[int], None],
     check: Callable[[], None],
-) -> tuple[dict[str, Measured], Images]:
+) -> tuple[dict[str, Measured], Drawn]:
     """Draw a plan's pictures, and ask every reward about them while the next are drawn.
 
     Args:
@@ -102,7 +118,7 @@ def draw_and_judge(
         advance, check: see `evaluate`.
 
     Returns:
-        Name of each reward and what it says; the pictures, uint8 (N, H, W, 3).
+        Name of each reward and what it says; the pictures.
 
     Raises:
         Unusable: fewer than two pictures could be scored by one of them.
@@ -110,17 +126,18 @@ def draw_and_judge(
     # The epoch is no part of the noise: every model draws the same pictures.
     noise = (plan.seed, "evaluation", 0)
     waiting = [(services, Pending()) for services in judges]
-    pictures = []
+    pictures, sizes = [], []
     for rollout in draw(policy, tables, plan.prompts, noise, sampling):
         for services, pending in waiting:
             submit(services, pending, rollout, plan.known)
         pictures.append(rollout.images)
+        sizes.append(final_latent_rms(rollout))
         advance(len(rollout))
         check()
     found: dict[str, Measured] = {}
     for services, pending in waiting:
         found |= _measured(services.collect(pending, check), plan.setting)
-    return found, np.concatenate(pictures)
+    return found, Drawn(np.concatenate(pictures), np.concatenate(sizes))
 
 
 def _measured(scores: Scores, setting: str) -> dict[str, Measured]:

@@ -41,6 +41,20 @@ class Measured(BaseModel):
     ci95: tuple[float, float]
 
 
+class Spread(BaseModel):
+    """Mean and standard deviation (of the values, not of the mean) of one number over pictures."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean: float
+    std: float
+
+    @classmethod
+    def of(cls, values: npt.NDArray[np.float64]) -> "Spread":
+        """That of one or more finite values."""
+        return cls(mean=float(values.mean()), std=float(values.std()))
+
+
 class Evaluation(BaseModel):
     """What the fixed evaluation seeds gave at one point of a run.
 
@@ -49,6 +63,7 @@ class Evaluation(BaseModel):
         prompts: N prompts.
         rewards: name of each reward that is trained on, and what it says; at least one.
         monitors: name of each reward that is not trained on, and what it says.
+        health: numbers of the pictures themselves, see `picture_health`; empty in old files.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +72,7 @@ class Evaluation(BaseModel):
     prompts: list[str]
     rewards: Annotated[dict[str, Measured], Field(min_length=1)]
     monitors: dict[str, Measured] = {}
+    health: dict[str, Spread] = {}
 
     @model_validator(mode="before")
     @classmethod

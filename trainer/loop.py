@@ -20,11 +20,12 @@ from trainer.algorithms import ALGORITHMS
 from trainer.config import Config
 from trainer.evaluation import evaluate
 from trainer.gallery import Evaluation
+from trainer.picture_health import HEALTH, picture_health
 from trainer.preflight import check_ratio, check_rewards
 from trainer.report import write_report
 from trainer.reward_mix import shares
 from trainer.rewards import Pending
-from trainer.rollouts import draw, submit
+from trainer.rollouts import draw, final_latent_rms, submit
 from trainer.run import Moment, Run, open_run
 from trainer.rwr import effective_sample_size
 from trainer.sampling import Rollout
@@ -81,7 +82,7 @@ def train_epoch(run: Run) -> None:
     stats = _update(run, moment, rollout, signal, keep)
     seconds = (sampled - began, time.monotonic() - updating)
     _count(run, rollout, keep, stats)
-    record = _record(run, scores, signal, keep, stats, seconds)
+    record = _record(run, scores, signal, keep, stats, seconds) | _health(rollout)
     run.metrics.append(record)
     _tell(run, record)
     last = run.epoch == run.config.training.epochs
@@ -224,6 +225,12 @@ def _record(
         "seconds_update": updating,
         "images_per_second": len(keep) / sampling,
     }
+
+
+def _health(rollout: Rollout) -> dict[str, float]:
+    """The state of the epoch's pictures, NaN for what cannot be said of them."""
+    found = picture_health(rollout.images, final_latent_rms(rollout), rollout.prompts)
+    return {name: float(found[name].mean()) if name in found else float("nan") for name in HEALTH}
 
 
 def _announce(run: Run) -> None:

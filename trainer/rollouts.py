@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from trainer.base_policy import BasePolicy
 from trainer.ddim import DDIMTables
+from trainer.picture_health import Floats, latent_rms
 from trainer.policy import Policy
 from trainer.prompt_sets import PromptSet
 from trainer.rewards import Pending, RewardServices
@@ -37,6 +40,11 @@ def draw(
         seeds = [noise_seed(*noise, first + offset) for offset in range(len(part))]
         trajectory = trajectory_noise(seeds, len(tables), policy.latent_shape)
         yield sample(policy, tables, part, trajectory, sampling.guidance_scale, base)
+
+
+def final_latent_rms(rollout: Rollout) -> Floats:
+    """Root mean square of each picture's final latent, (B,); NaN where the picture is broken."""
+    return np.where(rollout.valid, latent_rms(rollout.latents[:, -1]), np.nan)
 
 
 def submit(

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from trainer.picture_health import HEALTH
 from trainer.scores import Floats
 from trainer.stops import RunStopped
 
@@ -42,6 +43,7 @@ METRICS: Mapping[str, str] = {
     "ratio_max": "Largest probability ratio.",
     "grad_norm": "Norm of the gradient before clipping, averaged over the optimiser steps.",
     "skipped_steps": "Optimiser steps skipped in the epoch because a gradient was not finite.",
+    **{name: f"{meaning} Of the epoch's own pictures." for name, meaning in HEALTH.items()},
     "seconds_sampling": "Time spent drawing pictures.",
     "seconds_reward_wait": "Time spent waiting for scores after the last picture was drawn.",
     "seconds_scoring": "Time the services say they computed, summed; overlaps with sampling.",

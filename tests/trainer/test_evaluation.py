@@ -10,7 +10,8 @@ import pytest
 
 from trainer.config import Config, load_config
 from trainer.evaluation import evaluate
-from trainer.gallery import Evaluation
+from trainer.gallery import Evaluation, Spread
+from trainer.picture_health import HEALTH, saturation
 from trainer.policy import Policy
 from trainer.reward_service import RewardSource
 from trainer.rewards import RewardServices
@@ -118,6 +119,18 @@ def test_every_reward_is_measured(
     alone, _ = measured(lora_policy, services, config)
     assert found.rewards["jpeg"] == alone.rewards["jpeg"]
     assert found.monitors == {}
+
+
+def test_the_state_of_the_pictures_is_recorded(
+    lora_policy: Policy, services: RewardServices, micro_recipe: Path
+) -> None:
+    found, pictures = measured(lora_policy, services, load_config(micro_recipe))
+    each = saturation(pictures)
+    assert found.health["saturation"] == Spread(mean=each.mean(), std=each.std())
+    # Three prompts, a picture each: nothing to compare within a prompt.
+    assert found.health.keys() == HEALTH.keys() - {"diversity"}
+    twice = load_config(micro_recipe, ["evaluation.samples=46"])  # 45 animals, the first again
+    assert measured(lora_policy, services, twice)[0].health["diversity"].mean > 0
 
 
 def test_other_prompts_than_those_trained_on(

@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from trainer import gallery
-from trainer.gallery import Evaluation, Measured, interval
+from trainer.gallery import Evaluation, Measured, Spread, interval
 
 
 def evaluation(epoch: int, scores: list[float | None] | None = None) -> Evaluation:
@@ -22,6 +22,7 @@ def evaluation(epoch: int, scores: list[float | None] | None = None) -> Evaluati
             "clip": Measured(scores=[30.0, 31.0, 32.0], mean=31.0, ci95=(29.9, 32.1)),
         },
         monitors={"judge": Measured(scores=[1.0, 0.0, None], mean=0.5, ci95=(-0.48, 1.48))},
+        health={"saturation": Spread.of(np.array([0.2, 0.4]))},
     )
 
 
@@ -38,6 +39,8 @@ def test_an_evaluation_comes_back(tmp_path: Path) -> None:
     assert found is not None
     assert found[0] == evaluation(10)
     assert found[0].monitors["judge"].scores == [1.0, 0.0, None]
+    assert found[0].health["saturation"].mean == pytest.approx(0.3)
+    assert found[0].health["saturation"].std == pytest.approx(0.1)
     with Image.open(found[1][2]) as image:
         assert np.array_equal(np.asarray(image), pictures(100)[2])
 
@@ -55,6 +58,15 @@ def test_an_evaluation_of_when_a_run_had_one_reward() -> None:
         Evaluation.model_validate({"epoch": 3, "prompts": [], "rewards": {}})
     with pytest.raises(ValidationError):
         Evaluation.model_validate(old | {"mispelt": 1})
+
+
+def test_an_evaluation_of_an_older_version_is_read(tmp_path: Path) -> None:
+    gallery.save(tmp_path, evaluation(1), pictures(0))
+    scores = tmp_path / "epoch-00001" / "scores.json"
+    written = json.loads(scores.read_text())
+    del written["health"]
+    scores.write_text(json.dumps(written))
+    assert gallery.load_all(tmp_path)[0][0].health == {}
 
 
 def test_pictures_come_back_in_their_order(tmp_path: Path) -> None:

@@ -209,6 +209,21 @@ def test_a_prompt_may_be_sampled_several_times(
     assert all(len(prompts) == 4 and prompts[::2] == prompts[1::2] for prompts in drawn)
 
 
+def test_the_state_of_the_training_pictures_is_recorded(
+    service: "ServiceProcess", config_of: Callable[..., Config]
+) -> None:
+    one = {"epochs": 1, "batch_size": 4}
+    alone = train(config_of(service.url, "alone", training=one, prompts={"source": "animals"}))
+    pairs = train(config_of(service.url, "pairs", training=one, sampling={"samples_per_prompt": 2}))
+    records = [json.loads((path / "metrics.jsonl").read_text()) for path in (alone, pairs)]
+    for record in records:
+        assert 0 < record["saturation"] < 1
+        assert 0 < record["high_frequency"] < 1
+        assert 0.1 < record["latent_rms"] < 10
+    assert records[0]["diversity"] is None
+    assert records[1]["diversity"] > 0
+
+
 def test_rewards_get_the_metadata_of_the_training_prompts(
     start_service: Callable[..., "ServiceProcess"],
     config_of: Callable[..., Config],
