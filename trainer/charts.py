@@ -26,6 +26,19 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A vertical line through a chart, where something happened.
+
+    Attributes:
+        x: where it stands on the horizontal axis.
+        label: what happened; written beside the line.
+    """
+
+    x: float
+    label: str
+
+
+@dataclass(frozen=True)
 class _Frame:
     """Maps data coordinates to the drawing area of a chart."""
 
@@ -66,6 +79,7 @@ def curve_chart(
     means: Sequence[float],
     spreads: Sequence[float],
     evaluations: Sequence[Interval],
+    marks: Sequence[Mark] = (),
     *,
     x_label: str,
     y_label: str,
@@ -77,6 +91,7 @@ def curve_chart(
         means: mean reward of each epoch, shape (E,).
         spreads: standard deviation of the rewards of each epoch, shape (E,).
         evaluations: evaluations on fixed seeds, drawn with their intervals.
+        marks: what happened at some of these places.
         x_label, y_label: the axes.
 
     Returns:
@@ -99,6 +114,7 @@ def curve_chart(
         for i, (x, m) in enumerate(zip(xs, means, strict=True), start=1)
     ]
     parts += [_interval(frame, evaluation) for evaluation in evaluations]
+    parts += [_mark(frame, mark, place) for place, mark in enumerate(marks)]
     return _svg(frame, parts)
 
 
@@ -141,6 +157,18 @@ def _interval(frame: _Frame, evaluation: Interval) -> str:
         f'<g class="evaluation"><path d="M{x:.1f},{top:.1f}V{bottom:.1f}'
         f'M{x - 6:.1f},{top:.1f}h12M{x - 6:.1f},{bottom:.1f}h12"/>'
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6"/><title>{escape(text)}</title></g>'
+    )
+
+
+def _mark(frame: _Frame, mark: Mark, place: int) -> str:
+    x, top, bottom = frame.x(mark.x), _MARGIN_TOP, frame.height - _MARGIN_BOTTOM
+    # To the side with room, and below the one before: two may stand close together.
+    left = x > frame.width / 2
+    return (
+        f'<path class="mark" d="M{x:.1f},{top}V{bottom}"/>'
+        f'<text class="tick" text-anchor="{"end" if left else "start"}" '
+        f'x="{x + (-6 if left else 6):.1f}" y="{top + 12 + 16 * place:.1f}">'
+        f"{escape(mark.label)}</text>"
     )
 
 

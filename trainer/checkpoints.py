@@ -106,13 +106,14 @@ class Checkpoint:
         return self.average or self.weights
 
 
-def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write a checkpoint, then delete all but the `keep` newest ones.
+def save(folder: Path, checkpoint: Checkpoint, keep: int, best: int | None = None) -> Path:
+    """Write a checkpoint, then delete all but the `keep` newest ones and that of epoch `best`.
 
     Args:
         folder: the run's `checkpoints/` folder; made when it is absent.
         checkpoint: what to write.
         keep: how many to keep, at least 1.
+        best: epoch of a checkpoint that is kept however old it is.
 
     Returns:
         The folder of the new checkpoint.
@@ -137,8 +138,9 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     _flush(partial)
     partial.rename(final)
     _flush(folder)
-    for _, old in _complete(folder)[:-keep]:
-        shutil.rmtree(old)
+    for epoch, old in _complete(folder)[:-keep]:
+        if epoch != best:
+            shutil.rmtree(old)
     return final
 
 
@@ -182,8 +184,8 @@ def load(path: Path) -> Checkpoint:
     Raises:
         RunStopped: when a file is missing, cut short or not what `save` writes.
     """
+    state = load_run_state(path)
     try:
-        state = RunState.model_validate_json((path / "state.json").read_bytes())
         for file, size in state.files.items():
             found = (path / file).stat().st_size
             if found != size:
@@ -193,13 +195,29 @@ def load(path: Path) -> Checkpoint:
                 )
         parts = [*_TENSOR_FILES, *([_AVERAGE] if f"{_AVERAGE}.safetensors" in state.files else [])]
         tensors = {part: load_file(path / f"{part}.safetensors") for part in parts}
-    except (OSError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise RunStopped(
-            f"the checkpoint {path} cannot be read ({reason}); delete that folder to resume from "
-            "the one before"
-        ) from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
     return Checkpoint(state, **tensors)
+
+
+def load_run_state(path: Path) -> RunState:
+    """The part of a checkpoint that is not tensors, without reading those.
+
+    Raises:
+        RunStopped: when it is missing or not what `save` writes.
+    """
+    try:
+        return RunState.model_validate_json((path / "state.json").read_bytes())
+    except (OSError, ValidationError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> RunStopped:
+    reason = str(error).splitlines()[0]
+    return RunStopped(
+        f"the checkpoint {path} cannot be read ({reason}); delete that folder to resume from the "
+        "one before"
+    )
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

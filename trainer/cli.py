@@ -88,7 +88,10 @@ def sample(
         str | None, typer.Option(help="Folder of a StableDiffusionPipeline, or its hub id.")
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(help="Folder of a run: draw with its newest checkpoint.")
+        Path | None,
+        typer.Option(
+            help="Folder of a run: draw with its weights, or so far with its newest checkpoint."
+        ),
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Pictures per prompt.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the noise.")] = 0,
@@ -146,7 +149,8 @@ def evaluate(
         typer.Option(
             min=0,
             metavar="EPOCH",
-            help="Epoch of a checkpoint to compare; may be repeated; by default the newest.",
+            help="Epoch of a checkpoint to compare; may be repeated; by default that of the run's "
+            "weights, or so far the newest.",
         ),
     ] = None,
     name: Annotated[
@@ -240,6 +244,22 @@ def recipes(
     for each in recipe_names():
         first_line = recipe_path(each).read_text(encoding="utf-8").splitlines()[0]
         typer.echo(f"{each:{width}}  {first_line.lstrip('# ')}")
+
+
+@app.command()
+def guard(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, finished or not.")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="guard.KEY=VALUE", help="Another rule than the run's; may be repeated."
+        ),
+    ] = None,
+) -> None:
+    """Say when the guard would have ended a run, from its evaluations."""
+    from trainer.guard_replay import replay, told
+
+    typer.echo(told(replay(run, set_ or [])))
 
 
 @app.command()

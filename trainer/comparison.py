@@ -49,7 +49,8 @@ class Comparison:
         prompts: prompt sets, or files of prompts.
         samples: pictures per model and prompt set; None: as many as in the run's evaluations.
         seed: of the noise; None: that of the run's evaluations.
-        epochs: which checkpoints; empty: the newest.
+        epochs: which checkpoints; empty: the one whose weights a finished run has chosen, else the
+            newest.
         name: of the folder below `evaluations/`; None: the names of the prompt sets.
         replace: whether one of that name that is there may be replaced.
     """
@@ -79,7 +80,7 @@ def compare(asked: Comparison) -> tuple[Path, Results]:
     config = load_config(folder.config)
     plans = _plans(asked, config)
     target = _target(folder, asked, plans)
-    epochs: Sequence[int | None] = sorted(set(asked.epochs)) or [None]
+    epochs: Sequence[int | None] = sorted(set(asked.epochs)) or [folder.weights_epoch]
     trained = [checkpoints.found(folder.checkpoints, epoch) for epoch in epochs]
     sections = _sections(asked.rewards, config)
     with (

@@ -5,7 +5,6 @@ From strongest to weakest: `--set section.key=value`, the environment
 error. Constructing `Config` directly reads none of these sources.
 """
 
-import difflib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -28,6 +27,7 @@ from trainer.sections import (
     CheckpointsSection,
     EMASection,
     EvaluationSection,
+    GuardSection,
     KLSection,
     ModelSection,
     PromptsSection,
@@ -41,6 +41,7 @@ from trainer.sections import (
     TrainingSection,
 )
 from trainer.service_tables import long_form, with_urls
+from trainer.setting_faults import described, suggestion
 from trainer.sizes import Sizes
 from trainer.stops import ConfigError
 from trainer.tables import flatten, merge, parse_override, to_toml
@@ -87,6 +88,8 @@ class Config(BaseSettings):
     """How rewards are asked for, and what happens when one does not come."""
     evaluation: EvaluationSection = EvaluationSection()
     """The same prompts and noise, before and after training."""
+    guard: GuardSection = GuardSection()
+    """What is done when the monitors fall."""
     checkpoints: CheckpointsSection = CheckpointsSection()
     """What is kept to resume from."""
     tracking: TrackingSection = TrackingSection()
@@ -114,6 +117,17 @@ class Config(BaseSettings):
                 f"kl.coefficient is {self.kl.coefficient:g}, but {self.training.algorithm} trains "
                 "on pictures and has no steps whose divergence could count: set kl.coefficient to "
                 "0, or training.algorithm to ddpo_is or ddpo_sf"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _guard_has_something_to_go_by(self) -> "Config":
+        missing = [] if self.monitors else ["a monitor (--monitor NAME=URL)"]
+        missing += [] if self.evaluation.every else ["evaluations (evaluation.every=1)"]
+        if self.guard.action != "off" and missing:
+            raise ValueError(
+                f"guard.action is {self.guard.action} and goes by monitors in evaluations during "
+                f"training: add {' and '.join(missing)}, or set guard.action to off"
             )
         return self
 
@@ -215,7 +229,7 @@ def load_config(
     try:
         config = Config(**values)
     except ValidationError as error:
-        raise ConfigError(_describe(error)) from None
+        raise ConfigError(described(error, Config.model_fields)) from None
     config.sizes  # noqa: B018  (computing them is the check)
     return config
 
@@ -229,46 +243,10 @@ def _environment() -> dict[str, Any]:
         if section not in Config.model_fields:
             raise ConfigError(
                 f"environment variable {variable}: no section {section!r}"
-                f"{_suggest(section, Config.model_fields)}; "
+                f"{suggestion(section, Config.model_fields)}; "
                 f"the form is {ENV_PREFIX}SECTION__KEY (two underscores)"
             )
     try:
         return EnvSettingsSource(Config)()
     except SettingsError as error:
         raise ConfigError(f"environment: {error}") from None
-
-
-def _describe(error: ValidationError) -> str:
-    """Every fault of a configuration on one line, unknown keys with the nearest known one."""
-    faults = []
-    for fault in error.errors(include_url=False):
-        location = ".".join(str(part) for part in fault["loc"])
-        if fault["type"] == "extra_forbidden":
-            known = _keys_beside(fault["loc"])
-            faults.append(f"unknown setting {location}{_suggest(str(fault['loc'][-1]), known)}")
-        elif fault["type"] == "missing":
-            key = f"{location}.path" if location == "model" else location
-            faults.append(f"{key} is not set: name a recipe, or add --set {key}=…")
-        else:
-            message = fault["msg"].removeprefix("Value error, ")
-            shown = "" if isinstance(fault["input"], dict) else f" (got {fault['input']!r})"
-            where = f"{location}: " if location else ""  # else it is about several sections
-            faults.append(f"{where}{message[0].lower()}{message[1:]}{shown}")
-    return "; ".join(faults)
-
-
-def _keys_beside(location: tuple[int | str, ...]) -> Iterable[str]:
-    """Names that would have been right where an unknown key stood."""
-    fields = Config.model_fields
-    for part in location[:-1]:
-        annotation = fields[str(part)].annotation if str(part) in fields else None
-        fields = getattr(annotation, "model_fields", {})
-    return fields.keys()
-
-
-def _suggest(name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    if close:
-        return f" (did you mean {close[0]}?)"
-    return f" (known: {', '.join(names)})" if names else ""

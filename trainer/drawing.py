@@ -22,7 +22,8 @@ def draw_sheet(
         prompts: N prompts.
         seed: of the noise; the same seed, prompt and place give the same noise on every model.
         out: the PNG to write.
-        trained_by: folder of the run whose newest checkpoint is loaded into the model.
+        trained_by: folder of the run whose weights are loaded into the model: those it chose at
+            its end, before that those of its newest checkpoint.
 
     Raises:
         RunStopped: the model cannot be loaded, the run has no checkpoint, or a picture is not
@@ -30,8 +31,9 @@ def draw_sheet(
     """
     policy = Policy.load(config.model, device_named(config.run.device), config.run.seed)
     if trained_by is not None:
-        newest = checkpoints.found(RunFolder(trained_by).checkpoints)
-        policy.load_state(checkpoints.load(newest).evaluated)
+        folder = RunFolder(trained_by)
+        chosen = checkpoints.found(folder.checkpoints, folder.weights_epoch)
+        policy.load_state(checkpoints.load(chosen).evaluated)
     tables = policy.tables(config.sampling.steps, config.sampling.eta)
     batches = list(draw(policy, tables, prompts, (seed, "drawing", 0), config.sampling))
     if not all(batch.valid.all() for batch in batches):

@@ -1,7 +1,7 @@
 """A run from the first picture to the last weight (Black et al. 2023, algorithm 1).
 
     evaluate on fixed seeds
-    repeat: sample → rewards → advantages (or weights) → update → checkpoint
+    repeat: sample → rewards → advantages (or weights) → update → checkpoint (→ guard)
     evaluate on the same seeds, write weights, summary and report
 
 An epoch changes the weights only in its update. Whatever stops it before leaves a checkpoint of
@@ -20,6 +20,8 @@ from trainer.algorithms import ALGORITHMS
 from trainer.config import Config
 from trainer.evaluation import evaluate
 from trainer.gallery import Evaluation
+from trainer.guard import Verdict
+from trainer.guarding import deliver, watch
 from trainer.picture_health import HEALTH, picture_health
 from trainer.preflight import check_ratio, check_rewards
 from trainer.report import write_report
@@ -55,10 +57,13 @@ def train(config: Config, *, resume: bool = False) -> Path:
         _announce(run)
         if run.epoch == 0:
             _begin(run)
-        while run.epoch < config.training.epochs:
+        stopped = None
+        while run.epoch < config.training.epochs and stopped is None:
             _evaluate_if_due(run)
-            train_epoch(run)
-        _finish(run)
+            stopped = watch(run)
+            if stopped is None:
+                train_epoch(run)
+        _finish(run, stopped)
         return run.folder.path
 
 
@@ -271,24 +276,23 @@ def _tell(run: Run, record: dict[str, float]) -> None:
     run.terminal.epoch_done(note)
 
 
-def _finish(run: Run) -> None:
+def _finish(run: Run, stopped: Verdict | None) -> None:
     """Evaluate for the last time, then write the weights and what there is to tell."""
     with run.saved_when_stopped(run.moment()):
         _evaluate(run)
+    stopped = stopped or watch(run)
     shots = gallery.load_all(run.folder.evaluation)
     if not shots or shots[0][0].epoch != 0:
         raise RunStopped(
             f"the evaluation before training is missing from {run.folder.evaluation}; put it "
             "back, or start a new run"
         )
+    weights, epoch = deliver(run, stopped)
+    shots = [shot for shot in shots if shot[0].epoch <= epoch]
     before, after = shots[0][0], shots[-1][0]
-    if run.average:
-        run.policy.save_trained(run.folder.raw)
-    with run.averaged():
-        weights = run.policy.save_trained(run.folder.path)
     pictures = [paths for _, paths in gallery.milestones(shots)]
     gallery.write_grid(run.folder.evaluation / "grid.png", before.prompts, pictures)
-    write_summary(run, before, after)
+    write_summary(run, before, after, stopped)
     report = write_report(run.folder)
     for name, measured in before.rewards.items():
         run.terminal.say(

@@ -52,7 +52,9 @@ def picture_health(images: Images, latent_rms: Floats, prompts: Sequence[str]) -
     values = {
         "saturation": saturation(kept),
         "high_frequency": high_frequency(kept),
-        "diversity": diversity(kept, [prompts[row] for row in np.flatnonzero(known)]),
+        "diversity": diversity(
+            kept, [prompt for prompt, flag in zip(prompts, known, strict=True) if flag]
+        ),
         "latent_rms": latent_rms[known] if len(latent_rms) else latent_rms,
     }
     return {name: each for name, each in values.items() if len(each)}
@@ -70,7 +72,8 @@ def saturation(images: Images) -> Floats:
     largest = images.max(axis=3).astype(np.float32)
     smallest = images.min(axis=3)
     shares = (largest - smallest) / np.maximum(largest, 1)
-    return shares.mean(axis=(1, 2), dtype=np.float64)
+    means: Floats = shares.mean(axis=(1, 2), dtype=np.float64)
+    return means
 
 
 def high_frequency(images: Images) -> Floats:

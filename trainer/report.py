@@ -4,6 +4,7 @@ Reads only the files of the run folder, so it can be written again at any time (
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
@@ -11,8 +12,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from trainer.charts import Interval, curve_chart, number, short, small_chart
+from trainer.charts import Interval, Mark, curve_chart, number, short, small_chart
 from trainer.gallery import Measured, Shots, load_all
+from trainer.picture_health import HEALTH
 from trainer.report_pictures import comparison, rewards_of, strips
 from trainer.run_folder import RunFolder, write_whole
 from trainer.stops import RunStopped
@@ -45,11 +47,15 @@ def write_report(folder: RunFolder) -> Path:
     summary: dict[str, Any] = {}
     if folder.summary.exists():
         summary = json.loads(folder.summary.read_text(encoding="utf-8"))
+    marks = _marks(records, summary)
+    # What stands in the folder, which is not the end when the guard chose earlier weights.
+    kept = [shot for shot in shots if shot[0].epoch <= summary.get("weights_epoch", math.inf)]
     sections = [
-        _curves(records, shots),
-        _monitors(records, shots),
-        comparison(shots, summary),
+        _curves(records, shots, marks),
+        _monitors(records, shots, marks),
+        comparison(kept, summary),
         strips(shots),
+        _health(shots),
         _time(records, summary),
         _diagnostics(records),
         _facts(summary, shots, folder),
@@ -57,9 +63,9 @@ def write_report(folder: RunFolder) -> Path:
     template = files("trainer").joinpath("assets/report.html").read_text(encoding="utf-8")
     page = Template(template).substitute(
         title=escape(f"{folder.path.name} · DDPO run"),
-        headline=_headline(folder, shots),
+        headline=_headline(folder, kept),
         subtitle=_subtitle(folder, records, shots, summary),
-        tiles=_tiles(records, shots, summary),
+        tiles=_tiles(records, kept, summary),
         sections="\n".join(sections),
     )
     write_whole(folder.report, page)
@@ -95,8 +101,27 @@ def _subtitle(folder: RunFolder, records: Records, shots: Shots, summary: Mappin
     for place, (name, reward) in enumerate(rewards.items(), start=1):
         label = name if len(rewards) > 1 else "reward"
         parts.insert(place, f"{label} in {reward['units']}, to {reward['direction']}")
-    parts.append("finished" if summary else "not finished: the numbers are as of now")
+    parts.append(_ending(summary))
     return escape(" · ".join(parts))
+
+
+def _ending(summary: Mapping[str, Any]) -> str:
+    if not summary:
+        return "not finished: the numbers are as of now"
+    if stopped := summary.get("stopped_by_guard"):
+        kept = summary["weights_epoch"]
+        return f"stopped by the guard after epoch {stopped['epoch']}, weights after epoch {kept}"
+    return "finished"
+
+
+def _marks(records: Records, summary: Mapping[str, Any]) -> list[Mark]:
+    """Where the guard ended the run, and which evaluation it found best."""
+    stopped = summary.get("stopped_by_guard")
+    if not stopped:
+        return []
+    queries = _queries(records)
+    labels = {"best_epoch": "best for the monitors", "epoch": "stopped by the guard"}
+    return [Mark(queries[stopped[key]], label) for key, label in labels.items()]
 
 
 def _tiles(records: Records, shots: Shots, summary: Mapping[str, Any]) -> str:
@@ -132,10 +157,10 @@ def _queries(records: Records) -> dict[int, float]:
     return {0: 0.0} | {r["epoch"]: float(r["reward_queries"]) for r in records}
 
 
-def _curves(records: Records, shots: Shots) -> str:
+def _curves(records: Records, shots: Shots, marks: Sequence[Mark]) -> str:
     """A curve per reward, each in its own units."""
     names = list(shots[0][0].rewards) if shots else rewards_in(records)
-    charts = [_curve(records, shots, name, names) for name in names]
+    charts = [_curve(records, shots, name, names, marks) for name in names]
     legend = (
         '<div class="legend"><span><i class="c0"></i>mean of each epoch, ± one standard deviation'
         '</span><span><i class="c1"></i>fixed evaluation seeds, 95 % interval</span></div>'
@@ -145,7 +170,9 @@ def _curves(records: Records, shots: Shots) -> str:
     return f'<h2>{heading}</h2><div class="curves">{cards}</div>'
 
 
-def _curve(records: Records, shots: Shots, name: str, names: Sequence[str]) -> str:
+def _curve(
+    records: Records, shots: Shots, name: str, names: Sequence[str], marks: Sequence[Mark]
+) -> str:
     queries = _queries(records)
     points = [
         Interval(
@@ -164,12 +191,13 @@ def _curve(records: Records, shots: Shots, name: str, names: Sequence[str]) -> s
         [r[mean] for r in usable],
         [r[deviation] for r in usable],
         points,
+        marks,
         x_label="reward queries",
         y_label=name,
     )
 
 
-def _monitors(records: Records, shots: Shots) -> str:
+def _monitors(records: Records, shots: Shots, marks: Sequence[Mark]) -> str:
     """What the rewards say that were not trained on."""
     queries = _queries(records)
     cards = []
@@ -182,7 +210,7 @@ def _monitors(records: Records, shots: Shots) -> str:
         if len(watched) > 1:
             (_, first), (_, last) = watched[0], watched[-1]
             points = [Interval(x, each.mean, *each.ci95, name) for x, each in watched]
-            chart = curve_chart([], [], [], points, x_label="reward queries", y_label=name)
+            chart = curve_chart([], [], [], points, marks, x_label="reward queries", y_label=name)
             said = f"{short(first.mean)} → {short(last.mean)}; {_intervals(first, last)}"
             cards.append(f'<div class="card"><h3>{escape(name)}</h3><p>{said}</p>{chart}</div>')
     if not cards:
@@ -222,17 +250,43 @@ def _time(records: Records, summary: Mapping[str, Any]) -> str:
 def _diagnostics(records: Records) -> str:
     if len(records) < 2:
         return ""
-    cards = []
     deviations = sorted({n for r in records for n in r if n.startswith("reward_std")})
-    for name in (*_DIAGNOSTICS, *deviations):
-        points = [(float(r["epoch"]), r[name]) for r in records if r.get(name) is not None]
+    names = (*_DIAGNOSTICS, *deviations)
+    curves = {
+        name: [(float(r["epoch"]), r[name]) for r in records if r.get(name) is not None]
+        for name in names
+    }
+    meanings = {name: meaning(name) for name in names}
+    return f"<h2>How training went</h2>{_small_charts(curves, meanings)}"
+
+
+def _health(shots: Shots) -> str:
+    """How the pictures changed by themselves, whatever any reward says of them."""
+    curves = {
+        name: [(float(s.epoch), s.health[name].mean) for s, _ in shots if name in s.health]
+        for name in HEALTH
+    }
+    if max(map(len, curves.values())) < 2:
+        return ""
+    return (
+        "<h2>The state of the pictures</h2><p class='soft'>Of the evaluations. What matters is how "
+        f"far they go from the model as it was.</p>{_small_charts(curves, HEALTH)}"
+    )
+
+
+def _small_charts(
+    curves: Mapping[str, Sequence[tuple[float, float]]], meanings: Mapping[str, str]
+) -> str:
+    """A card for each number that has a value at more than one epoch."""
+    cards = []
+    for name, points in curves.items():
         if len(points) > 1:
             xs, ys = zip(*points, strict=True)
             cards.append(
-                f'<div class="card"><h3>{escape(name)}</h3><p>{escape(meaning(name))}</p>'
+                f'<div class="card"><h3>{escape(name)}</h3><p>{escape(meanings[name])}</p>'
                 f"{small_chart(xs, ys, name)}</div>"
             )
-    return f'<h2>How training went</h2><div class="diagnostics">{"".join(cards)}</div>'
+    return f'<div class="diagnostics">{"".join(cards)}</div>'
 
 
 def _facts(summary: Mapping[str, Any], shots: Shots, folder: RunFolder) -> str:

@@ -32,10 +32,11 @@ from trainer.tracking import MetricsLog
 from trainer.weight_average import WeightAverage
 
 # Settings that do not change the result, so a resumed run may have others. Where a reward is asked
-# for is one; its weight is none, and so the set of rewards cannot change unnoticed either.
+# for is one; its weight is none, and so the set of rewards cannot change unnoticed either. The
+# guard decides when a run ends, not what is in it until then.
 _FREE = re.compile(
     r"run\.(dir|name):|rewards\.[^:]*\.(urls|api_key_env):|monitors[.:]"
-    r"|scoring\.(deadline_s|max_outage_s):|checkpoints\.|tracking\."
+    r"|scoring\.(deadline_s|max_outage_s):|checkpoints\.|guard\.|tracking\."
 )
 
 
@@ -58,6 +59,8 @@ class Run:
         average: of the trained weights, where `ema.decay` asks for it.
         shuffling: order of samples and timesteps in the update. The noise of the pictures needs
             no generator that lasts: each picture has its own, see `sampling.noise_seed`.
+        best_epoch: epoch of the best evaluation so far, whose checkpoint is kept; None without a
+            guard.
         reward_queries, masked, skipped_steps, skipped_in_a_row: see `RunState`.
         seconds_before: seconds counted by the processes that this one resumed from.
         started: monotonic time at which this process began to count.
@@ -79,6 +82,7 @@ class Run:
     shuffling: torch.Generator
     metrics: MetricsLog
     epoch: int = 0
+    best_epoch: int | None = None
     reward_queries: int = 0
     masked: int = 0
     skipped_steps: int = 0
@@ -122,7 +126,8 @@ class Run:
             generators=moment.generators,
             average=self.average.state() if self.average else {},
         )
-        checkpoints.save(self.folder.checkpoints, checkpoint, self.config.checkpoints.keep)
+        keep = self.config.checkpoints.keep
+        checkpoints.save(self.folder.checkpoints, checkpoint, keep, self.best_epoch)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ runs/NAME/
     pytorch_lora_weights.safetensors  or  unet/      the trained weights, at the end; averaged ones
                        where `ema.decay` asks for them, and then
     raw/               the same files of the weights that were trained, without averaging
+    last/              the weights at the end, when the guard chose earlier ones
     summary.json, report.html                        the result, at the end
     log                what was said at the terminal
 """
@@ -35,6 +36,7 @@ class RunFolder:
         self.evaluation = path / "evaluation"
         self.evaluations = path / "evaluations"
         self.raw = path / "raw"
+        self.last = path / "last"
         self.summary = path / "summary.json"
         self.report = path / "report.html"
         self.log = path / "log"
@@ -43,6 +45,15 @@ class RunFolder:
     def used(self) -> bool:
         """True when a run has started here."""
         return self.config.exists()
+
+    @property
+    def weights_epoch(self) -> int | None:
+        """Epochs after which the model had the weights that stand here; None before the end."""
+        if not self.summary.exists():
+            return None
+        summary = json.loads(self.summary.read_text(encoding="utf-8"))
+        epoch: int | None = summary.get("weights_epoch")  # None: of an older version
+        return epoch
 
     def require_run(self) -> None:
         """Check that a run has started here.

@@ -1,5 +1,6 @@
 """`summary.json`: what a finished run comes to, for programs."""
 
+import dataclasses
 import hashlib
 import json
 import platform
@@ -10,17 +11,22 @@ from typing import Any
 
 from trainer.config import Config
 from trainer.gallery import Evaluation, Measured
+from trainer.guard import Verdict
 from trainer.run import Run
 from trainer.run_folder import write_json
 from trainer.tracking import read_metrics
 
 
-def write_summary(run: Run, before: Evaluation, after: Evaluation) -> None:
+def write_summary(
+    run: Run, before: Evaluation, after: Evaluation, stopped: Verdict | None = None
+) -> None:
     """Write `summary.json` into the run folder.
 
     Args:
         run: a run whose last epoch is done.
-        before, after: its evaluations on the fixed seeds.
+        before, after: evaluations on the fixed seeds, of the base model and of the weights that
+            stand in the folder.
+        stopped: why the guard ended the run, if it did.
     """
     rewards = {name: _change(run, name, before, after) for name in before.rewards}
     records = read_metrics(run.folder.metrics)
@@ -40,6 +46,8 @@ def write_summary(run: Run, before: Evaluation, after: Evaluation) -> None:
         "reward_queries": run.reward_queries,
         "evaluation_queries": len(before.prompts),
         "epochs": run.epoch,
+        "weights_epoch": after.epoch,
+        "stopped_by_guard": dataclasses.asdict(stopped) if stopped else None,
         "seconds": run.seconds,
         "seconds_sampling": sampling,
         "seconds_reward_wait": sum(record["seconds_reward_wait"] for record in records),

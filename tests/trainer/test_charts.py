@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from trainer.charts import Interval, curve_chart, number, small_chart, ticks
+from trainer.charts import Interval, Mark, curve_chart, number, small_chart, ticks
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,13 @@ def test_a_constant_diagnostic_can_be_drawn() -> None:
 
 def test_numbers_have_a_true_minus_sign() -> None:
     assert number(-1234.56) == "−1235"
+
+
+def test_marks_are_written_to_the_side_with_room() -> None:
+    marks = [Mark(1.0, "begun & done"), Mark(9.0, "ended")]
+    svg = curve_chart([0.0, 10.0], [1.0, 2.0], [0.1, 0.1], [], marks, x_label="x", y_label="y")
+    assert svg.count('class="mark"') == 2
+    assert ">begun &amp; done<" in svg
+    sides = [text.split('text-anchor="')[-1].split('"')[0] for text in svg.split("begun")[:1]]
+    assert sides == ["start"]
+    assert svg.split(">ended<")[0].split('text-anchor="')[-1].startswith("end")

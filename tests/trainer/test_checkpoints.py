@@ -93,6 +93,14 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     assert newest.name == "epoch-00010"
 
 
+def test_the_best_is_kept_beside_the_newest(tmp_path: Path) -> None:
+    for epoch in (1, 2, 3, 4):
+        checkpoints.save(tmp_path, checkpoint(epoch), keep=1, best=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-00002", "epoch-00004"]
+    checkpoints.save(tmp_path, checkpoint(5), keep=1, best=4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-00004", "epoch-00005"]
+
+
 def test_no_checkpoint(tmp_path: Path) -> None:
     assert checkpoints.newest(tmp_path / "absent") is None
     assert checkpoints.newest(tmp_path) is None

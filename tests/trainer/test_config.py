@@ -186,6 +186,15 @@ def test_replicas_from_command_line_and_environment(
         (["rewards.jpeg_compressibility.weight=inf"], r"jpeg_compressibility.weight: .*finite"),
         (["rewards.other.weight=2"], r"^rewards.other.urls is not set"),
         (["monitors.j=http://x", "monitors.j.weight=2"], r"^unknown setting monitors.j.weight"),
+        (
+            ["guard.action=stop"],
+            r"^guard.action is stop .*: add a monitor \(--monitor NAME=URL\) a",
+        ),
+        (
+            ["guard.action=warn", "monitors.j=http://x"],
+            r": add evaluations \(evaluation.every=1\),",
+        ),
+        (["guard.action=warn", "evaluation.every=1"], r"during training: add a monitor \(.*\), or"),
         (["rewards.jpeg_compressibility=localhost"], r"^rewards.jpeg_compressibility.urls.0: "),
         (["rewards.jpeg_compressibility=http://a,"], r"^rewards.jpeg_compressibility.urls.1: "),
         (["rewards.jpeg_compressibility=http://a,http://a/"], r"urls: a URL is given twice"),

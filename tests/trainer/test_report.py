@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trainer import gallery
-from trainer.gallery import Evaluation, Measured
+from trainer.gallery import Evaluation, Measured, Spread
 from trainer.report import write_report
 from trainer.run_folder import RunFolder
 from trainer.stops import RunStopped
@@ -36,6 +36,7 @@ def run_folder(
     epochs: int,
     judged: dict[int, float] | None = None,
     rewards: int = 1,
+    health: bool = False,
 ) -> RunFolder:
     folder = RunFolder(path)
     path.mkdir(exist_ok=True)
@@ -46,6 +47,7 @@ def run_folder(
             prompts=PROMPTS,
             rewards={name: measured(sign * mean) for name, sign in REWARDS[:rewards]},
             monitors=watching(judged[epoch]) if judged else {},
+            health={"saturation": Spread(mean=0.1 * epoch, std=0.1)} if health else {},
         )
         pictures = np.full((3, 8, 8, 3), 40 * epoch, np.uint8)
         gallery.save(folder.evaluation, evaluation, pictures)
@@ -173,6 +175,31 @@ def test_what_watched_is_shown(tmp_path: Path) -> None:
     assert "Rewards that only watch" in parsed.text
     assert "0.4 → 0.65; mean on the same seeds; 95 % intervals 0.3 to 0.5" in parsed.text
     assert "Rewards that only watch" not in page(run_folder(tmp_path / "b", {0: 1.0}, 0)).text
+
+
+def test_the_state_of_the_pictures_is_shown(tmp_path: Path) -> None:
+    text = page(run_folder(tmp_path, {0: -2.4, 3: -1.8}, epochs=3, health=True)).text
+    assert "The state of the pictures" in text
+    assert "saturation, epoch 3: 0.3" in text
+    assert "diversity" not in text  # not known
+    old = run_folder(tmp_path / "old", {0: -2.4, 3: -1.8}, epochs=3)
+    assert "The state of the pictures" not in page(old).text
+
+
+def test_a_stop_is_marked_and_what_was_kept_is_shown(tmp_path: Path) -> None:
+    folder = run_folder(
+        tmp_path, {0: -2.4, 1: -1.8, 2: -1.2}, epochs=2, judged={0: 0.4, 1: 0.7, 2: 0.2}
+    )
+    stopped = {"epoch": 2, "best_epoch": 1}
+    folder.summary.write_text(
+        json.dumps({"seconds": 1.0, "weights_epoch": 1, "stopped_by_guard": stopped})
+    )
+    parsed = page(folder)
+    assert "stopped by the guard after epoch 2, weights after epoch 1" in parsed.text
+    assert parsed.text.count("best for the monitors") == 2  # of the reward and of the monitor
+    assert "−2.4 → −1.8" in parsed.text
+    assert "0.4 → 0.2" in parsed.text  # a monitor's curve goes on to the end
+    assert len(parsed.sources) == 2 * len(PROMPTS)
 
 
 def test_an_evaluation_alone_is_enough(tmp_path: Path) -> None:

@@ -4,7 +4,12 @@ All sections are frozen, and an unknown key in any of them is an error.
 """
 
 from trainer.sections.model import LoraSection, ModelSection, PromptsSection, RunSection
-from trainer.sections.records import CheckpointsSection, EvaluationSection, TrackingSection
+from trainer.sections.records import (
+    CheckpointsSection,
+    EvaluationSection,
+    GuardSection,
+    TrackingSection,
+)
 from trainer.sections.section import Section
 from trainer.sections.services import RewardSection, ScoringSection, ServiceSection
 from trainer.sections.training import (
@@ -23,6 +28,7 @@ __all__ = [
     "CheckpointsSection",
     "EMASection",
     "EvaluationSection",
+    "GuardSection",
     "KLSection",
     "LoraSection",
     "ModelSection",

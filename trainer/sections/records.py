@@ -1,10 +1,10 @@
 """The sections about what a run measures and keeps."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from trainer.sections.section import Count, Section, Seed
+from trainer.sections.section import Count, NonNegative, Positive, Section, Seed
 
 
 class EvaluationSection(Section):
@@ -21,13 +21,34 @@ class EvaluationSection(Section):
     """Also evaluate after every so many epochs; 0: only before and after training."""
 
 
+class GuardSection(Section):
+    """Ends a run whose pictures fall apart, by its monitors; keeps the weights of its best
+    evaluation. Needs `monitors` and `evaluation.every`."""
+
+    action: Literal["off", "warn", "stop"] = "off"
+    """`warn` says when the monitors fall below their best and keeps the checkpoint of the best
+    evaluation; `stop` also ends the run, with the weights of the best evaluation."""
+    tolerance: NonNegative = 0.2
+    """A smaller drop does not count; in standard deviations of the base model's scores, the mean of
+    the monitors."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.995
+    """Of the one-sided interval that a drop must have above 0 to count, for all evaluations of the
+    run together."""
+    patience: Count = 2
+    """Evaluations in a row with a drop that counts after which the run is over. It is over at the
+    first when another step like the last would leave nothing of the gain."""
+    health_deviations: Positive = 3.0
+    """A warning is given when a number of the pictures' health is further than this from the base
+    model's, in standard deviations over its pictures."""
+
+
 class CheckpointsSection(Section):
     """What is kept to resume from."""
 
     every: Count = 1
     """Epochs between checkpoints; one is always written at the end."""
     keep: Count = 2
-    """Latest checkpoints kept."""
+    """Latest checkpoints kept; with a guard also that of the best evaluation."""
 
 
 class TrackingSection(Section):
