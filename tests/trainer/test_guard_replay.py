@@ -65,7 +65,7 @@ def test_an_unfinished_run_is_judged_by_its_checkpoint(tmp_path: Path) -> None:
         replay(folder.path)
     state = RunState.model_validate(
         dict.fromkeys(("reward_queries", "masked", "skipped_steps", "skipped_in_a_row"), 0)
-        | {key: {} for key in ("prompts", "tracker", "config")}
+        | {key: {} for key in ("prompts", "trackers", "config")}
         | {"epoch": 1, "seconds": 0.0, "metrics_bytes": 0, "identities": {"errors": IDENTITY}}
     )
     checkpoints.save(folder.checkpoints, Checkpoint(state, {}, {}, {}), keep=1)

@@ -183,7 +183,7 @@ def _point(reward_queries: int, measured: Measured, monitors: dict[str, Measured
 
 def source_commit() -> str | None:
     """The commit of this source, with "+" when a file in it was changed; None outside git."""
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     git = ["git", "-C", str(here)]
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, check=True)
