@@ -227,7 +227,7 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(
     assert summaries[0]["reward_queries"] == summaries[1]["reward_queries"]
 
 
-@pytest.mark.timeout(300)  # three trainers, one after the other
+@pytest.mark.timeout(600)  # four trainers, one after the other
 def test_two_rewards_killed_and_resumed(
     start_service: Callable[..., "ServiceProcess"],
     straight: Callable[[str], Path],

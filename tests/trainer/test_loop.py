@@ -269,6 +269,26 @@ def test_an_outage_ends_the_run_and_resuming_gives_the_same_weights(
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == EPOCHS
 
 
+def test_an_outage_of_one_reward_of_two(
+    own_service: "ServiceProcess",
+    service: "ServiceProcess",
+    config_of: Callable[..., Config],
+    in_epoch: InEpoch,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "told.py").write_text(TOLD)
+    own_service.kill()
+    own_service.start("told:Told")
+    two = {"jpeg": {"urls": [service.url]}, "told": {"urls": [own_service.url], "weight": 2.0}}
+    straight = train(config_of(service.url, "straight", rewards=two))
+    in_epoch(1, lambda _: own_service.kill())
+    with pytest.raises(Outage, match="the reward service told has been away"):
+        train(config_of(service.url, rewards=two, scoring={"max_outage_s": 0.5}))
+    own_service.start("told:Told")
+    folder = train(config_of(service.url, rewards=two), resume=True)
+    assert trained(folder) == trained(straight)
+
+
 def test_another_reward_stops_the_run_and_its_resumption(
     own_service: "ServiceProcess",
     config_of: Callable[..., Config],
