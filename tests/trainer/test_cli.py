@@ -146,10 +146,14 @@ def test_sampling_mistakes(
     assert said.count("\n") == 1
 
 
-def test_a_report_needs_a_run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+@pytest.mark.parametrize("command", ["report", "guard"])
+def test_what_reads_a_run_needs_one(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    command: str,
 ) -> None:
-    assert ddpo(monkeypatch, "report", str(tmp_path)) == 1
+    assert ddpo(monkeypatch, command, str(tmp_path)) == 1
     assert "there is no run in" in capsys.readouterr().err
 
 

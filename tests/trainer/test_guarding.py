@@ -157,6 +157,9 @@ def test_a_killed_run_comes_to_the_same_end(
     monkeypatch.setattr(loop, "_update", update)
     killed_run = train(config_of("killed", "checkpoints.every=100"), resume=True)
     assert summary(killed_run)["weights_epoch"] == 2
+    # After epochs 0, 1, 2, then 2, 3, then 2, 3, 4: what an earlier process knew already does not
+    # count before it is reached again.
+    assert (killed_run / "log").read_text().count("guard: monitors") == 3 + 2 + 3
     assert summary(killed_run)["stopped_by_guard"] == summary(straight)["stopped_by_guard"]
     assert weights(killed_run) == weights(straight)
     assert weights(killed_run / "last") == weights(straight / "last")
