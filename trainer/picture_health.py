@@ -3,7 +3,7 @@
     saturation      mean HSV saturation of the pixels, 0 grey to 1: over-trained guidance is gaudy
     high_frequency  share of the spectrum's energy in fine detail, 0 to 1: noise rises, blur falls
     diversity       mean RMS distance of two pictures of one prompt, 0 to 1: the same picture is 0
-    latent_rms      root mean square of the final latent; about 1 for a model that is well
+    latent_rms      root mean square of the final latent: guidance learned on guidance drives it up
 
 None of them is good or bad in itself. What tells is how far they went from the model as it was.
 """
