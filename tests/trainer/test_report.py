@@ -142,7 +142,7 @@ def test_several_rewards_stand_side_by_side(tmp_path: Path) -> None:
         assert expected in parsed.text
     html = folder.report.read_text(encoding="utf-8")
     # A curve each, with the means of its own epochs; both got better, so nothing is worse.
-    assert html.count('class="line"') == 2 + 4 + 2
+    assert html.count('class="line"') == 2 + 5 + 2
     assert 'class="worse"' not in html
     assert html.count("not scored") == 4
 
