@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,9 +11,6 @@ from trainer.config import load_config
 from trainer.recipe_files import recipe_names, recipe_path
 from trainer.sections import Algorithm
 from trainer.stops import ConfigError, Interrupted, Outage, RunStopped
-
-if TYPE_CHECKING:
-    from trainer.studies.rows import RowsFile
 
 app = typer.Typer(
     help="Fine-tune text-to-image diffusion models by reinforcement learning (DDPO).",
@@ -210,24 +207,10 @@ def compare(
     """Run a study: algorithms × rewards × seeds; what is interrupted goes on where it was."""
     named = _services("reward", reward), _services("monitor", monitor or [])
 
-    from trainer.studies.repeat import repeat
-    from trainer.studies.results import results, table
-    from trainer.studies.rows import RowsFile
-    from trainer.studies.runner import Services, StudyRunner
-    from trainer.studies.study import Study
+    from trainer.studies.runner import Services
+    from trainer.studies.session import Session
 
-    known, services = Study.read(study), Services(*named)
-    path = rows or runs / known.name / "rows.json"
-    file, cells = RowsFile(path), known.chosen(cell or [])
-    if not again:
-        StudyRunner(known, services, runs, file, typer.echo).run(cells, jobs)
-        typer.echo(f"\n{table(results(file.read()))}\n\nall rows: {path}")
-        typer.echo(_figure(file, path.with_suffix(".png")))
-        return
-    differences = repeat(known, services, runs, file, cells, jobs, typer.echo)
-    if differences:
-        raise RunStopped("; ".join(differences))
-    typer.echo(f"{len(cells)} cells gave the same curves again")
+    Session(study, Services(*named), cell or [], jobs, runs, rows, again).run(typer.echo)
 
 
 @app.command()
@@ -271,16 +254,6 @@ def report(
     from trainer.run_folder import RunFolder
 
     typer.echo(write_report(RunFolder(run)))
-
-
-def _figure(rows: "RowsFile", path: Path) -> str:
-    """Draw the curves of a study where matplotlib is installed; what to tell about it."""
-    try:
-        from trainer.studies.figure import write_figure
-    except ModuleNotFoundError as error:
-        return f"no chart, for {error.name} is not installed (it is in the extra `study`)"
-    write_figure(rows.read(), path)
-    return f"chart: {path}"
 
 
 def _services(kind: str, options: Sequence[str]) -> dict[str, str]:

@@ -24,8 +24,8 @@ from trainer.guard import Verdict
 from trainer.guarding import deliver, watch
 from trainer.picture_health import HEALTH, picture_health
 from trainer.preflight import check_ratio, check_rewards
+from trainer.progress import announce, tell
 from trainer.report import write_report
-from trainer.reward_mix import shares
 from trainer.rewards import Pending
 from trainer.rollouts import draw, final_latent_rms, submit
 from trainer.run import Moment, Run, open_run
@@ -35,9 +35,7 @@ from trainer.scores import Bools, Floats, Scores, usable
 from trainer.step_statistics import StepStats, UpdateStats
 from trainer.stops import RunStopped, Unusable
 from trainer.summary import write_summary
-from trainer.tracking import of_reward, reward_metrics
-
-_EPOCH_SECONDS = ("seconds_sampling", "seconds_reward_wait", "seconds_update")
+from trainer.tracking import reward_metrics
 
 
 def train(config: Config, *, resume: bool = False) -> Path:
@@ -54,7 +52,7 @@ def train(config: Config, *, resume: bool = False) -> Path:
         RunStopped: the run cannot start, cannot go on, or was interrupted.
     """
     with open_run(config, resume=resume) as run:
-        _announce(run)
+        announce(run)
         if run.epoch == 0:
             _begin(run)
         stopped = None
@@ -89,7 +87,7 @@ def train_epoch(run: Run) -> None:
     _count(run, rollout, keep, stats)
     record = _record(run, scores, signal, keep, stats, seconds) | _health(rollout)
     run.metrics.append(record)
-    _tell(run, record)
+    tell(run, record)
     last = run.epoch == run.config.training.epochs
     if last or run.epoch % run.config.checkpoints.every == 0:
         run.save(run.moment())
@@ -236,44 +234,6 @@ def _health(rollout: Rollout) -> dict[str, float]:
     """The state of the epoch's pictures, NaN for what cannot be said of them."""
     found = picture_health(rollout.images, final_latent_rms(rollout), rollout.prompts)
     return {name: float(found[name].mean()) if name in found else float("nan") for name in HEALTH}
-
-
-def _announce(run: Run) -> None:
-    config = run.config
-    share_of = shares(config.weights)
-    for kind, services in (("reward", run.services), ("monitor", run.monitors)):
-        for name, identity in services.identities.items():
-            share = share_of.get(name, 1.0)
-            counts = f", {100 * share:.3g} % of the weight" if share < 1 else ""
-            run.terminal.say(
-                f"{kind} {name}: version {identity.version}, {identity.units}, "
-                f"{identity.direction}{counts}"
-            )
-    trained = sum(parameter.numel() for parameter in run.policy.trainable_parameters())
-    run.terminal.say(
-        f"training {trained:,} parameters ({config.model.train}) on {run.policy.device}"
-    )
-    sizes = ", ".join(f"{key} {value}" for key, value in config.sizes.as_dict().items())
-    run.terminal.say(f"sizes: {sizes}")
-    if run.epoch:
-        run.terminal.say(f"resumed after epoch {run.epoch}")
-
-
-def _tell(run: Run, record: dict[str, float]) -> None:
-    total = run.config.training.epochs
-    seconds = sum(record[key] for key in record if key in _EPOCH_SECONDS)
-    masked = f", {record['masked']:.0f} masked" if record["masked"] else ""
-    names = run.config.rewards
-    means = {name: record[of_reward("reward_mean", name, names)] for name in names}
-    labels = names if len(names) > 1 else ["reward"]
-    told = [f"{label} {mean:.4g}" for label, mean in zip(labels, means.values(), strict=True)]
-    note = f"{', '.join(told)}, {record['images_per_second']:.3g} images/s"
-    if run.config.training.is_regression:
-        step = f"loss {record['loss']:.3g}, effective samples {record['effective_samples']:.0f}"
-    else:
-        step = f"kl {record['approx_kl']:.2g}, clipped {100 * record['clip_fraction']:.0f} %"
-    run.terminal.say(f"epoch {run.epoch}/{total}: {note}, {step}, {seconds:.1f} s{masked}")
-    run.terminal.epoch_done(note)
 
 
 def _finish(run: Run, stopped: Verdict | None) -> None:

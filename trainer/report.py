@@ -5,29 +5,34 @@ Reads only the files of the run folder, so it can be written again at any time (
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from trainer.charts import Interval, Mark, curve_chart, number, short, small_chart
+from trainer.charts import number, short
 from trainer.gallery import Measured, Shots, load_all
-from trainer.picture_health import HEALTH
+from trainer.report_curves import (
+    Records,
+    curves,
+    diagnostics,
+    health,
+    intervals,
+    marks_of,
+    monitors,
+)
 from trainer.report_pictures import comparison, rewards_of, strips
 from trainer.run_folder import RunFolder, write_whole
 from trainer.stops import RunStopped
-from trainer.tracking import meaning, of_reward, read_metrics, rewards_in
+from trainer.tracking import read_metrics
 
-_DIAGNOSTICS = ("approx_kl", "kl_to_base", "clip_fraction", "grad_norm", "loss")
 _PHASES = {
     "seconds_sampling": "sampling",
     "seconds_reward_wait": "waiting for scores",
     "seconds_update": "training",
 }
-
-Records = Sequence[Mapping[str, Any]]
 
 
 def write_report(folder: RunFolder) -> Path:
@@ -47,17 +52,17 @@ def write_report(folder: RunFolder) -> Path:
     summary: dict[str, Any] = {}
     if folder.summary.exists():
         summary = json.loads(folder.summary.read_text(encoding="utf-8"))
-    marks = _marks(records, summary)
+    marks = marks_of(records, summary)
     # What stands in the folder, which is not the end when the guard chose earlier weights.
     kept = [shot for shot in shots if shot[0].epoch <= summary.get("weights_epoch", math.inf)]
     sections = [
-        _curves(records, shots, marks),
-        _monitors(records, shots, marks),
+        curves(records, shots, marks),
+        monitors(records, shots, marks),
         comparison(kept, summary),
         strips(shots),
-        _health(shots),
+        health(shots),
         _time(records, summary),
-        _diagnostics(records),
+        diagnostics(records),
         _facts(summary, shots, folder),
     ]
     template = files("trainer").joinpath("assets/report.html").read_text(encoding="utf-8")
@@ -114,23 +119,13 @@ def _ending(summary: Mapping[str, Any]) -> str:
     return "finished"
 
 
-def _marks(records: Records, summary: Mapping[str, Any]) -> list[Mark]:
-    """Where the guard ended the run, and which evaluation it found best."""
-    stopped = summary.get("stopped_by_guard")
-    if not stopped:
-        return []
-    queries = _queries(records)
-    labels = {"best_epoch": "best for the monitors", "epoch": "stopped by the guard"}
-    return [Mark(queries[stopped[key]], label) for key, label in labels.items()]
-
-
 def _tiles(records: Records, shots: Shots, summary: Mapping[str, Any]) -> str:
     tiles = []
     ends = _ends(shots) if len(shots) >= 2 else {}
     for name, (before, after) in ends.items():
         about = f"{name}: " if len(ends) > 1 else ""
         change = _change(before.mean, after.mean)
-        tiles.append(("lead", change, about + _intervals(before, after)))
+        tiles.append(("lead", change, about + intervals(before, after)))
     queries = records[-1]["reward_queries"] if records else 0
     tiles.append(("", f"{queries:,}".replace(",", " "), "reward queries"))
     if "seconds" in summary:
@@ -144,80 +139,6 @@ def _tiles(records: Records, shots: Shots, summary: Mapping[str, Any]) -> str:
         f'<div class="card tile {kind}"><div class="value">{escape(value)}</div>'
         f'<div class="name">{escape(name)}</div></div>'
         for kind, value, name in tiles
-    )
-
-
-def _intervals(before: Measured, after: Measured) -> str:
-    texts = (" to ".join(short(end) for end in shot.ci95) for shot in (before, after))
-    return "mean on the same seeds; 95 % intervals " + " and ".join(texts)
-
-
-def _queries(records: Records) -> dict[int, float]:
-    """Epoch → reward queries by its end."""
-    return {0: 0.0} | {r["epoch"]: float(r["reward_queries"]) for r in records}
-
-
-def _curves(records: Records, shots: Shots, marks: Sequence[Mark]) -> str:
-    """A curve per reward, each in its own units."""
-    names = list(shots[0][0].rewards) if shots else rewards_in(records)
-    charts = [_curve(records, shots, name, names, marks) for name in names]
-    legend = (
-        '<div class="legend"><span><i class="c0"></i>mean of each epoch, ± one standard deviation'
-        '</span><span><i class="c1"></i>fixed evaluation seeds, 95 % interval</span></div>'
-    )
-    heading = "The reward" if len(names) == 1 else "The rewards"
-    cards = "".join(f'<div class="card">{chart}{legend}</div>' for chart in charts)
-    return f'<h2>{heading}</h2><div class="curves">{cards}</div>'
-
-
-def _curve(
-    records: Records, shots: Shots, name: str, names: Sequence[str], marks: Sequence[Mark]
-) -> str:
-    queries = _queries(records)
-    points = [
-        Interval(
-            queries[shot.epoch],
-            shot.rewards[name].mean,
-            *shot.rewards[name].ci95,
-            f"evaluation after epoch {shot.epoch}",
-        )
-        for shot, _ in shots
-        if shot.epoch in queries
-    ]
-    mean, deviation = (of_reward(f"reward_{kind}", name, names) for kind in ("mean", "std"))
-    usable = [r for r in records if r[mean] is not None]
-    return curve_chart(
-        [float(r["reward_queries"]) for r in usable],
-        [r[mean] for r in usable],
-        [r[deviation] for r in usable],
-        points,
-        marks,
-        x_label="reward queries",
-        y_label=name,
-    )
-
-
-def _monitors(records: Records, shots: Shots, marks: Sequence[Mark]) -> str:
-    """What the rewards say that were not trained on."""
-    queries = _queries(records)
-    cards = []
-    for name in shots[-1][0].monitors if shots else ():
-        watched = [
-            (queries[evaluation.epoch], evaluation.monitors[name])
-            for evaluation, _ in shots
-            if name in evaluation.monitors and evaluation.epoch in queries
-        ]
-        if len(watched) > 1:
-            (_, first), (_, last) = watched[0], watched[-1]
-            points = [Interval(x, each.mean, *each.ci95, name) for x, each in watched]
-            chart = curve_chart([], [], [], points, marks, x_label="reward queries", y_label=name)
-            said = f"{short(first.mean)} → {short(last.mean)}; {_intervals(first, last)}"
-            cards.append(f'<div class="card"><h3>{escape(name)}</h3><p>{said}</p>{chart}</div>')
-    if not cards:
-        return ""
-    return (
-        "<h2>Rewards that only watch</h2><p class='soft'>They judge the same pictures, and nothing "
-        f'was trained on them.</p><div class="diagnostics">{"".join(cards)}</div>'
     )
 
 
@@ -245,48 +166,6 @@ def _time(records: Records, summary: Mapping[str, Any]) -> str:
         f'<div class="legend">{legend}</div><p class="soft" style="margin:10px 0 0">Scoring runs '
         f"while the next batch is sampled; the service computed for {scoring}.</p></div>"
     )
-
-
-def _diagnostics(records: Records) -> str:
-    if len(records) < 2:
-        return ""
-    deviations = sorted({n for r in records for n in r if n.startswith("reward_std")})
-    names = (*_DIAGNOSTICS, *deviations)
-    curves = {
-        name: [(float(r["epoch"]), r[name]) for r in records if r.get(name) is not None]
-        for name in names
-    }
-    meanings = {name: meaning(name) for name in names}
-    return f"<h2>How training went</h2>{_small_charts(curves, meanings)}"
-
-
-def _health(shots: Shots) -> str:
-    """How the pictures changed by themselves, whatever any reward says of them."""
-    curves = {
-        name: [(float(s.epoch), s.health[name].mean) for s, _ in shots if name in s.health]
-        for name in HEALTH
-    }
-    if max(map(len, curves.values())) < 2:
-        return ""
-    return (
-        "<h2>The state of the pictures</h2><p class='soft'>Of the evaluations. What matters is how "
-        f"far they go from the model as it was.</p>{_small_charts(curves, HEALTH)}"
-    )
-
-
-def _small_charts(
-    curves: Mapping[str, Sequence[tuple[float, float]]], meanings: Mapping[str, str]
-) -> str:
-    """A card for each number that has a value at more than one epoch."""
-    cards = []
-    for name, points in curves.items():
-        if len(points) > 1:
-            xs, ys = zip(*points, strict=True)
-            cards.append(
-                f'<div class="card"><h3>{escape(name)}</h3><p>{escape(meanings[name])}</p>'
-                f"{small_chart(xs, ys, name)}</div>"
-            )
-    return f'<div class="diagnostics">{"".join(cards)}</div>'
 
 
 def _facts(summary: Mapping[str, Any], shots: Shots, folder: RunFolder) -> str:
