@@ -16,7 +16,9 @@ from trainer.studies.rows import Row
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_PANEL = (4.6, 3.5)  # inches
+_DASHES = ("-", "--", ":")
+_PANEL = (4.6, 3.2)  # inches
+_LEGEND_LINE = 0.2
 
 
 def write_figure(rows: Sequence[Row], path: Path, titles: Mapping[str, str] | None = None) -> None:
@@ -33,29 +35,34 @@ def write_figure(rows: Sequence[Row], path: Path, titles: Mapping[str, str] | No
     """
     rewards = list(dict.fromkeys(row.reward for row in rows))
     arms = list(dict.fromkeys(row.algorithm for row in rows))
-    colours = {arm: _COLOURS[i % len(_COLOURS)] for i, arm in enumerate(sorted(arms))}
+    styles = {
+        arm: (_COLOURS[i % len(_COLOURS)], _DASHES[i // len(_COLOURS) % len(_DASHES)])
+        for i, arm in enumerate(sorted(arms))
+    }
     across = min(2, len(rewards))
     down = -(-len(rewards) // across)
+    columns = min(len(arms), 2 * across)
+    legend = _LEGEND_LINE * -(-len(arms) // columns)
     with mpl.rc_context({"font.size": 9, "svg.hashsalt": "ddpo"}):
-        figure = Figure((_PANEL[0] * across, _PANEL[1] * down), dpi=130, layout="constrained")
+        size = (_PANEL[0] * across, _PANEL[1] * down + legend)
+        figure = Figure(size, dpi=130, layout="constrained")
         panels = figure.subplots(down, across, squeeze=False).flat
         for panel, reward in zip(panels, rewards, strict=False):
             mine = [row for row in rows if row.reward == reward]
-            _draw(panel, mine, colours)
+            _draw(panel, mine, styles)
             panel.set_title((titles or {}).get(reward, reward))
         for panel in list(panels)[len(rewards) :]:
             panel.set_axis_off()
         handles, labels = figure.axes[0].get_legend_handles_labels()
-        columns = min(len(labels), 2 * across)
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
-def _draw(panel: Axes, rows: Sequence[Row], colours: Mapping[str, str]) -> None:
-    for arm, colour in colours.items():
+def _draw(panel: Axes, rows: Sequence[Row], styles: Mapping[str, tuple[str, str]]) -> None:
+    for arm, (colour, dashes) in styles.items():
         curves = [row.curve for row in rows if row.algorithm == arm]
         if not curves:
-            panel.plot([], [], color=colour, linewidth=2, label=arm)
+            panel.plot([], [], color=colour, linestyle=dashes, linewidth=2, label=arm)
             continue
         for curve in curves:
             panel.plot(
@@ -69,7 +76,16 @@ def _draw(panel: Axes, rows: Sequence[Row], colours: Mapping[str, str]) -> None:
         queries = [points[0].reward_queries for points in shared]
         means = [statistics.fmean(point.mean for point in points) for points in shared]
         halves = [seed_interval([point.mean for point in points]) for points in shared]
-        panel.plot(queries, means, color=colour, linewidth=2, marker="o", markersize=4, label=arm)
+        panel.plot(
+            queries,
+            means,
+            color=colour,
+            linestyle=dashes,
+            linewidth=2,
+            marker="o",
+            markersize=4,
+            label=arm,
+        )
         low = [mean - half for mean, half in zip(means, halves, strict=True)]
         high = [mean + half for mean, half in zip(means, halves, strict=True)]
         panel.fill_between(queries, low, high, color=colour, alpha=0.12, linewidth=0)
