@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from trainer import gallery
+from trainer.guard_replay import replay
 from trainer.run_folder import RunFolder
 from trainer.studies.rows import Row, RowsFile
 
@@ -97,6 +98,26 @@ def draw_gap(path: Path, row: Row, monitor: str, labels: tuple[str, str]) -> Non
         figure.savefig(path)
 
 
+def draw_guard(path: Path, run: Path) -> None:
+    """How the monitors of a run rose and fell, and where the guard ended it."""
+    found = replay(run)
+    epochs, levels = [each.epoch for each in found], [each.level for each in found]
+    with mpl.rc_context({"font.size": 9}):
+        figure = Figure((5.2, 3.2), dpi=130, layout="constrained")
+        panel = figure.subplots()
+        panel.axhline(0, color="grey", linewidth=0.8)
+        panel.plot(epochs, levels, color="#0072B2", marker="o")
+        marks = [(found[-1].best_epoch, "weights of this moment", "#009E73")]
+        marks += [(each.epoch, "stopped", "#D55E00") for each in found if each.over][:1]
+        for epoch, label, colour in marks:
+            panel.axvline(epoch, color=colour, linestyle="--", label=label)
+        panel.set_xlabel("rounds")
+        panel.set_ylabel("monitors, deviations above the base model")
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.legend(frameon=False)
+        figure.savefig(path)
+
+
 def main() -> None:
     """Draw what can be drawn, and say what cannot."""
     known = {
@@ -118,6 +139,8 @@ def main() -> None:
     if row := known.get("ddpo_is/jpeg_compressibility/1"):
         run = RUNS / "from_scratch" / "ddpo_is-jpeg_compressibility-1"
         draw_over_time(RESULTS / "from_scratch-pictures.png", run, ("a cat", "a dog"), row)
+    for run in sorted(RUNS.glob("guarded-*")):
+        draw_guard(RESULTS / f"{run.name}.png", run)
 
 
 if __name__ == "__main__":
