@@ -61,7 +61,7 @@ def create_app(
     app.add_middleware(
         Edge,
         metrics=metrics,
-        api_keys=[key.get_secret_value() for key in settings.api_keys],
+        api_keys=settings.keys,
         routes=ROUTES,
         tracing=tracing or Tracing(),
     )
@@ -72,7 +72,7 @@ def create_app(
     add_page(app)
     _add_info(app, announcements)
     add_health(app, broker.queue, announcements)
-    if settings.api_keys:
+    if settings.keys:
         openapi.ask_for_keys(app, public=PUBLIC_PATHS)
     return app
 

@@ -3,7 +3,9 @@
 import difflib
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
@@ -45,13 +47,16 @@ class ServiceSettings(BaseSettings):
     """Options of the reward itself, each in a variable that ends in its name, such as \
 `REWARD_OPTIONS__DEVICE`, or by `--set NAME=VALUE`."""
     host: str = "127.0.0.1"
-    """Address to listen on. Any other than a loopback address needs `api_keys` or `insecure`."""
+    """Address to listen on. Any other than a loopback address needs API keys or `insecure`."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """Port to listen on; 0 takes a free one and prints it."""
     insecure: bool = False
     """Accept requests from other machines without an API key."""
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """Keys, separated by commas, one of which a request must carry as `Authorization: Bearer`."""
+    api_keys_file: Path | None = None
+    """File with such keys, separated by commas or lines, as secrets are mounted in containers. An
+    empty one adds none."""
     broker_url: str = "memory://"
     """Where jobs wait: `memory://` keeps them in this process, `redis://`, `rediss://` (TLS) or
     `unix://` (a socket) share them with API processes and workers anywhere."""
@@ -102,8 +107,21 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def _split_keys(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(key.strip() for key in value.split(",") if key.strip())
+            return _separated(value)
         return value
+
+    @field_validator("api_keys_file")
+    @classmethod
+    def _can_be_read(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            _keys_in(value)
+        return value
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """All API keys, those of the file as they were when this was first asked."""
+        given = tuple(key.get_secret_value() for key in self.api_keys)
+        return given + (_keys_in(self.api_keys_file) if self.api_keys_file else ())
 
     @property
     def limits(self) -> Limits:
@@ -130,11 +148,22 @@ class ServiceSettings(BaseSettings):
         Raises:
             SettingsError: a public address, no API keys, and not `insecure`.
         """
-        if self.is_public and not self.api_keys and not self.insecure:
+        if self.is_public and not self.keys and not self.insecure:
             raise SettingsError(
-                f"{self.host} can be reached from other machines: set REWARD_API_KEYS, "
-                "listen on 127.0.0.1, or pass --insecure"
+                f"{self.host} can be reached from other machines: set REWARD_API_KEYS or put a key "
+                "into REWARD_API_KEYS_FILE, listen on 127.0.0.1, or pass --insecure"
             )
+
+
+def _separated(keys: str) -> tuple[str, ...]:
+    return tuple(key.strip() for key in keys.replace("\n", ",").split(",") if key.strip())
+
+
+def _keys_in(file: Path) -> tuple[str, ...]:
+    try:
+        return _separated(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the keys cannot be read: {error}") from None
 
 
 def refuse_unknown_variables(environment: Mapping[str, str] | None = None) -> None:

@@ -1,7 +1,9 @@
 """From the sections of a configuration that name rewards to their services."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from trainer.reward_service import RewardSource
 from trainer.rewards import RewardServices
@@ -24,11 +26,12 @@ def services_of(
         notify: gets one line for the person at the terminal when an outage begins or ends.
 
     Raises:
-        ConfigError: a key that a service needs is not in the environment.
+        ConfigError: a key that a service needs is not in the environment, or not in its file.
     """
     sources = []
+    common = _key_in(scoring.api_key_file) if sections and scoring.api_key_file else None
     for name, section in sections.items():
-        key = None
+        key = common
         if section.api_key_env is not None:
             key = os.environ.get(section.api_key_env)
             if not key:
@@ -43,3 +46,15 @@ def services_of(
         max_outage_s=scoring.max_outage_s,
         notify=notify,
     )
+
+
+def _key_in(file: str) -> str | None:
+    """The first key in a file that may hold as many as a service takes."""
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"scoring.api_key_file {file!r} cannot be read ({error}); write the services' API key "
+            "into it, or remove the setting"
+        ) from None
+    return next((key for key in re.split(r"[,\s]+", text) if key), None)

@@ -1,5 +1,7 @@
 """Where settings come from, and which are refused."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -25,6 +27,31 @@ def test_keys_are_separated_by_commas_and_not_shown(monkeypatch: pytest.MonkeyPa
     settings = ServiceSettings()
     assert [key.get_secret_value() for key in settings.api_keys] == ["key-one", "key-two"]
     assert "key-one" not in repr(settings)
+
+
+def test_keys_of_a_file_count_as_well(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("of-file\nsecond, third\n\n")
+    monkeypatch.setenv("REWARD_API_KEYS_FILE", str(file))
+    assert ServiceSettings().keys == ("of-file", "second", "third")
+    assert ServiceSettings.model_validate({"api_keys": "own"}).keys[0] == "own"
+    ServiceSettings(host="0.0.0.0").require_safe_address()
+
+
+def test_an_empty_file_has_no_keys(tmp_path: Path) -> None:
+    (tmp_path / "keys").touch()
+    settings = ServiceSettings(host="0.0.0.0", api_keys_file=tmp_path / "keys")
+    assert settings.keys == ()
+    with pytest.raises(SettingsError, match="put a key into REWARD_API_KEYS_FILE"):
+        settings.require_safe_address()
+
+
+def test_a_file_of_keys_that_cannot_be_read_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("REWARD_API_KEYS_FILE", str(tmp_path / "absent"))
+    with pytest.raises(SettingsError, match="REWARD_API_KEYS_FILE: .*cannot be read: .*No such"):
+        given_settings({})
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])

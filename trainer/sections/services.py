@@ -14,7 +14,8 @@ class ServiceSection(Section):
     """Base URL of the reward service, or those of its replicas, as a list or with commas. All must
     serve the same version; the run goes on while one of them is up."""
     api_key_env: str | None = None
-    """Name of the environment variable that holds the service's API key."""
+    """Name of the environment variable that holds the service's API key; before
+    `scoring.api_key_file`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -50,6 +51,9 @@ class ScoringSection(Section):
     max_outage_s: NonNegative = 3600.0
     """Seconds an unreachable or overloaded service is waited for before the run saves a
     checkpoint and exits."""
+    api_key_file: str | None = None
+    """File that holds the API key of all services, as secrets are mounted in containers; the first
+    of several keys is taken, and an empty file means that no service wants one."""
     min_valid_per_prompt: Count = 1
     """A prompt with fewer scored samples in an epoch is left out of that epoch."""
     max_invalid_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
