@@ -18,6 +18,7 @@ from trainer.checkpoints import Checkpoint, RunState
 from trainer.config import Config
 from trainer.configured_rewards import services_of
 from trainer.ddim import DDIMTables
+from trainer.exporter import MetricsExporter
 from trainer.interrupts import Interrupts
 from trainer.optimizer import make_optimizer
 from trainer.policy import Policy
@@ -28,7 +29,7 @@ from trainer.run_folder import RunFolder
 from trainer.sections import EMASection
 from trainer.stops import ConfigError, RunStopped
 from trainer.terminal import Terminal
-from trainer.tracking import MetricsLog
+from trainer.tracking import METRICS, MetricsLog
 from trainer.weight_average import WeightAverage
 
 # Settings that do not change the result, so a resumed run may have others. Where a reward is asked
@@ -36,7 +37,7 @@ from trainer.weight_average import WeightAverage
 # guard decides when a run ends, not what is in it until then.
 _FREE = re.compile(
     r"run\.(dir|name):|rewards\.[^:]*\.(urls|api_key_env):|monitors[.:]"
-    r"|scoring\.(deadline_s|max_outage_s):|checkpoints\.|guard\.|tracking\."
+    r"|scoring\.(api_key_file|deadline_s|max_outage_s):|checkpoints\.|guard\.|tracking\."
 )
 
 
@@ -232,6 +233,7 @@ def open_run(config: Config, *, resume: bool) -> Iterator[Run]:
                     folder.tensorboard if config.tracking.tensorboard else None,
                     length=state.metrics_bytes if state else 0,
                     epoch=state.epoch if state else 0,
+                    exporter=_exporter(config, stack),
                 )
             ),
         )
@@ -245,6 +247,15 @@ def _average(policy: Policy, ema: EMASection) -> WeightAverage | None:
     if not ema.decay:
         return None
     return WeightAverage(policy.named_trained(), ema.decay, warmup=ema.warmup)
+
+
+def _exporter(config: Config, stack: ExitStack) -> MetricsExporter | None:
+    """What shows the run to Prometheus until the stack is left, if that is asked for."""
+    tracking = config.tracking
+    if tracking.prometheus_port is None:
+        return None
+    address = tracking.prometheus_host, tracking.prometheus_port
+    return stack.enter_context(MetricsExporter(*address, config.run.name, METRICS))
 
 
 def _checkpoint(folder: RunFolder, config: Config) -> Checkpoint | None:

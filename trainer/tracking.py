@@ -1,5 +1,7 @@
 """What a run records of every epoch: `metrics.jsonl`, one JSON object per line, and TensorBoard.
 
+Prometheus is shown the same numbers.
+
 `METRICS` is the one list of what can be recorded, with the meaning of each number.
 """
 
@@ -10,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from trainer.exporter import MetricsExporter
 from trainer.picture_health import HEALTH
 from trainer.scores import Floats
 from trainer.stops import RunStopped
@@ -60,12 +63,20 @@ class MetricsLog:
         tensorboard: folder for event files, or None to write none.
         length: bytes of the file to keep: what the checkpoint that is resumed from knew.
         epoch: epochs finished at that point.
+        exporter: shows the latest record to Prometheus, that of a resumed run at once.
 
     Raises:
         RunStopped: the file is shorter than `length`.
     """
 
-    def __init__(self, path: Path, tensorboard: Path | None, length: int, epoch: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        tensorboard: Path | None,
+        length: int,
+        epoch: int,
+        exporter: MetricsExporter | None = None,
+    ) -> None:
         found = path.stat().st_size if path.exists() else 0
         if found < length:
             raise RunStopped(
@@ -75,6 +86,9 @@ class MetricsLog:
         self._file = path.open("ab")
         self._file.truncate(length)
         self._board = _writer(tensorboard, epoch + 1) if tensorboard else None
+        self._exporter = exporter
+        if exporter is not None and (known := read_metrics(path)):
+            exporter.show(known[-1])
 
     def __enter__(self) -> Self:
         return self
@@ -107,6 +121,8 @@ class MetricsLog:
             for name, value in record.items():
                 self._board.add_scalar(name, value, record["epoch"])
             self._board.flush()
+        if self._exporter is not None:
+            self._exporter.show(record)
 
     def length(self) -> int:
         """Bytes written so far, after making sure that they are on the disk."""

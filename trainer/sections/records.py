@@ -6,6 +6,8 @@ from pydantic import Field
 
 from trainer.sections.section import Count, NonNegative, Positive, Section, Seed
 
+Port = Annotated[int, Field(ge=1, le=65535)]
+
 
 class EvaluationSection(Section):
     """The same prompts and noise, before and after training."""
@@ -56,3 +58,8 @@ class TrackingSection(Section):
 
     tensorboard: bool = True
     """Write TensorBoard event files."""
+    prometheus_port: Port | None = None
+    """Port on which the numbers of the latest epoch are shown to Prometheus while the run lasts, as
+    `ddpo_` and the name of the metric; unset: none."""
+    prometheus_host: str = "127.0.0.1"
+    """Address of that port; `0.0.0.0` shows them to other machines."""
