@@ -9,6 +9,7 @@ import typer
 
 from trainer.config import load_config
 from trainer.recipe_files import recipe_names, recipe_path
+from trainer.run_folder import RunFolder
 from trainer.sections import Algorithm
 from trainer.stops import ConfigError, Interrupted, Outage, RunStopped
 
@@ -60,6 +61,9 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run.")
     ] = False,
+    continue_: Annotated[
+        bool, typer.Option("--continue", help="As --resume if the run has begun; else start it.")
+    ] = False,
 ) -> None:
     """Train a model against a reward service."""
     overrides = [*(set_ or []), *([f"run.name={name}"] if name else [])]
@@ -67,6 +71,7 @@ def train(
     rewards, monitors = _services("reward", reward or []), _services("monitor", monitor or [])
     config = load_config(recipe, overrides, rewards, monitors)
     config.require_reward()  # told before torch is imported
+    resume = resume or (continue_ and RunFolder(config.folder).used)
 
     from trainer.loop import train as run_training
 
@@ -251,7 +256,6 @@ def report(
 ) -> None:
     """Write a run's report.html anew."""
     from trainer.report import write_report
-    from trainer.run_folder import RunFolder
 
     typer.echo(write_report(RunFolder(run)))
 

@@ -146,6 +146,22 @@ def test_sampling_mistakes(
     assert said.count("\n") == 1
 
 
+def test_a_run_is_started_or_continued(
+    service: "ServiceProcess",
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    micro_recipe: Path,
+) -> None:
+    """The same command does for a container that may have been killed before."""
+    options = ["--recipe", str(micro_recipe), "--reward", f"jpeg={service.url}", "--continue"]
+    assert ddpo(monkeypatch, "train", *options) == 0
+    assert "resumed" not in capsys.readouterr().out
+    assert ddpo(monkeypatch, "train", *options) == 0
+    said = capsys.readouterr().out
+    assert "resumed after epoch 1" in said
+    assert "epoch 1/1:" not in said
+
+
 @pytest.mark.parametrize("command", ["report", "guard"])
 def test_what_reads_a_run_needs_one(
     monkeypatch: pytest.MonkeyPatch,
