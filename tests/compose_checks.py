@@ -16,7 +16,7 @@ import numpy as np
 from shared.client import SyncRewardClient
 from shared.images import encode_png
 from tests.image_audit import audit
-from tests.stack import REWARDS, ROOT, Stack, StackError, inspect, run
+from tests.stack import PROJECT, REWARDS, ROOT, Stack, StackError, inspect, run
 
 TRAINING = {
     "training.epochs": "6",
@@ -55,7 +55,11 @@ def check_health(stack: Stack, services: list[str]) -> str:
 def check_images(stack: Stack) -> str:
     """No image holds what it should not."""
     named = stack.compose("config", "--images").split()
-    images = sorted({image for image in named if image.startswith("ddpo-")})
+    # Services of one kind have an image each, of the same layers.
+    by_layers = {
+        str(inspect(image)["RootFS"]): image for image in named if image.startswith(PROJECT)
+    }
+    images = sorted(by_layers.values())
     faults = [f"{image}: {fault}" for image in images for fault in audit(image)]
     if faults:
         raise StackError("; ".join(faults[:10]))

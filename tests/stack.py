@@ -1,7 +1,7 @@
 """The services of docker-compose.yml as a project of their own, to be killed and looked into.
 
-Everything goes through `docker` and `docker compose`, as an operator would do it. Ports, image tags
-and volumes are apart from those of a stack that may run here already.
+Everything goes through `docker` and `docker compose`, as an operator would do it. Ports, images and
+volumes are apart from those of a stack that may run here already.
 """
 
 import json
@@ -77,8 +77,9 @@ class Stack:
         self.compose(*OBSERVABILITY, "up", "-d", "--build", "--wait", *services, **environment)
 
     def down(self) -> None:
-        """Take everything away, volumes included."""
-        self.compose(*OBSERVABILITY, "down", "-v", "--remove-orphans", "--timeout", "20")
+        """Take everything away, volumes and images included."""
+        options = ("-v", "--rmi", "local", "--remove-orphans", "--timeout", "20")
+        self.compose(*OBSERVABILITY, "down", *options)
 
     def services(self) -> list[str]:
         """All services that `docker compose up` starts."""

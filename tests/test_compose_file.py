@@ -71,6 +71,12 @@ def test_every_reward_has_an_api_and_workers() -> None:
         assert SERVICES[f"{name}-worker"]["build"]["target"] == "worker"
 
 
+def test_no_two_services_build_the_same_image() -> None:
+    """Compose labels an image with its service: the last to be built would replace the others, and
+    their containers would be made anew by the next command."""
+    assert not [name for name in OURS if "image" in SERVICES[name]]
+
+
 def test_containers_may_take_as_long_to_stop_as_their_services() -> None:
     settings = ServiceSettings()
     longest = settings.drain_delay_s + settings.drain_timeout_s
@@ -103,7 +109,7 @@ def test_what_can_be_set_is_in_the_example_and_nothing_else() -> None:
 def test_the_example_shows_the_defaults() -> None:
     defaults = dict(re.findall(r"\$\{([A-Z_]+):?-([^}]+)\}", COMPOSE.read_text()))
     shown = dict(
-        re.findall(r"(?m)^#([A-Z]+_PORT|LEASE_S|TAG)=(.*)$", (ROOT / ".env.example").read_text())
+        re.findall(r"(?m)^#([A-Z]+_PORT|LEASE_S)=(.*)$", (ROOT / ".env.example").read_text())
     )
     assert len(shown) > 5
     assert shown == {name: defaults[name] for name in shown}

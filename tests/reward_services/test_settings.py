@@ -50,7 +50,7 @@ def test_a_file_of_keys_that_cannot_be_read_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("REWARD_API_KEYS_FILE", str(tmp_path / "absent"))
-    with pytest.raises(SettingsError, match="REWARD_API_KEYS_FILE: .*cannot be read: .*No such"):
+    with pytest.raises(SettingsError, match=r"REWARD_API_KEYS_FILE: .*cannot be read: .*No such"):
         given_settings({})
 
 
