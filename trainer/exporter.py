@@ -16,7 +16,8 @@ class MetricsExporter:
     Args:
         host, port: where to listen.
         run: name of the run, the label of every series.
-        meanings: name of a metric → what it is.
+        meanings: name of a metric → what it is. `METRIC/REWARD` is shown as METRIC with the label
+            `reward`.
 
     Raises:
         RunStopped: the address cannot be listened on, or the package is not installed.
@@ -32,10 +33,14 @@ class MetricsExporter:
                 "or remove the setting"
             ) from None
         registry = CollectorRegistry()
-        self._gauges = {
-            name: Gauge(f"{PREFIX}{name}", meaning, ("run",), registry=registry).labels(run)
-            for name, meaning in meanings.items()
-        }
+        known: dict[str, Gauge] = {}
+        self._gauges = {}
+        for name, meaning in meanings.items():
+            metric, _, reward = name.partition("/")
+            labels = {"run": run} | ({"reward": reward} if reward else {})
+            if metric not in known:
+                known[metric] = Gauge(f"{PREFIX}{metric}", meaning, [*labels], registry=registry)
+            self._gauges[name] = known[metric].labels(**labels)
         # A number that has not been measured is not zero.
         self.show({})
         try:

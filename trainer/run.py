@@ -29,7 +29,7 @@ from trainer.run_folder import RunFolder
 from trainer.sections import EMASection
 from trainer.stops import ConfigError, RunStopped
 from trainer.terminal import Terminal
-from trainer.tracking import METRICS, MetricsLog
+from trainer.tracking import MetricsLog, metrics_of
 from trainer.weight_average import WeightAverage
 
 # Settings that do not change the result, so a resumed run may have others. Where a reward is asked
@@ -255,7 +255,8 @@ def _exporter(config: Config, stack: ExitStack) -> MetricsExporter | None:
     if tracking.prometheus_port is None:
         return None
     address = tracking.prometheus_host, tracking.prometheus_port
-    return stack.enter_context(MetricsExporter(*address, config.run.name, METRICS))
+    shown = metrics_of(config.rewards)
+    return stack.enter_context(MetricsExporter(*address, config.run.name, shown))
 
 
 def _checkpoint(folder: RunFolder, config: Config) -> Checkpoint | None:

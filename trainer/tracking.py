@@ -135,6 +135,19 @@ def of_reward(metric: str, reward: str, rewards: Collection[str]) -> str:
     return metric if len(rewards) == 1 else f"{metric}/{reward}"
 
 
+def metrics_of(rewards: Collection[str]) -> dict[str, str]:
+    """Name → meaning of all that a run with these rewards records."""
+    return {
+        each: text
+        for name, text in METRICS.items()
+        for each in (
+            [of_reward(name, reward, rewards) for reward in rewards]
+            if name in PER_REWARD
+            else [name]
+        )
+    }
+
+
 def rewards_in(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """The rewards whose metrics are in the records; a run's only one is called "reward"."""
     names = {

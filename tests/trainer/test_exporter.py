@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import free_port
 from trainer.exporter import MetricsExporter
 from trainer.stops import ConfigError
-from trainer.tracking import METRICS, MetricsLog
+from trainer.tracking import METRICS, MetricsLog, metrics_of
 
 
 def shown(port: int) -> dict[str, str]:
@@ -28,6 +28,17 @@ def test_every_metric_is_shown_and_none_is_made_up() -> None:
             "epoch": "3.0",
             "reward_mean": "-2.5",
         }
+
+
+def test_each_of_several_rewards_has_its_own_series() -> None:
+    port, metrics = free_port(), metrics_of(["size", "taste"])
+    with MetricsExporter("127.0.0.1", port, "test", metrics) as exporter:
+        exporter.show({"epoch": 3, "reward_mean/size": -2.5, "reward_mean/taste": 5.25})
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    series = dict(re.findall(r'(?m)^ddpo_reward_mean{reward="(\w+)",run="test"} (\S+)$', text))
+    assert series == {"size": "-2.5", "taste": "5.25"}
+    assert 'ddpo_epoch{run="test"} 3.0' in text
+    assert 'ddpo_reward_std{reward="size",run="test"} NaN' in text
 
 
 def test_it_ends_with_the_run() -> None:
