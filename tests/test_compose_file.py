@@ -17,8 +17,9 @@ from reward_services.metrics import Metrics
 from reward_services.settings import ServiceSettings
 from tests.compose_checks import VICTIMS
 from tests.stack import REWARDS
-from trainer.config import Config, recipe_names
+from trainer.config import Config
 from trainer.exporter import PREFIX
+from trainer.recipe_files import recipe_names
 from trainer.tracking import METRICS
 
 ROOT = Path(__file__).parent.parent

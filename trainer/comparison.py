@@ -25,12 +25,12 @@ from trainer import checkpoints, gallery
 from trainer.comparison_results import BASE, PromptSetResults, Results, compared
 from trainer.config import Config, load_config
 from trainer.configured_rewards import services_of
+from trainer.devices import device_named
 from trainer.evaluation import EvaluationPlan, draw_and_judge
 from trainer.gallery import Measured
 from trainer.policy import Policy
 from trainer.prompts import load_prompts
 from trainer.rewards import RewardServices
-from trainer.run import device_named
 from trainer.run_folder import RunFolder, write_json
 from trainer.sections import ServiceSection
 from trainer.stops import ConfigError, RunStopped

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from trainer import checkpoints, gallery
 from trainer.config import Config
+from trainer.devices import device_named
 from trainer.policy import Policy
 from trainer.rollouts import draw
-from trainer.run import device_named
 from trainer.run_folder import RunFolder
 from trainer.stops import RunStopped
 

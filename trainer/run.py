@@ -18,6 +18,7 @@ from trainer.checkpoints import Checkpoint, RunState
 from trainer.config import Config
 from trainer.configured_rewards import services_of
 from trainer.ddim import DDIMTables
+from trainer.devices import device_named
 from trainer.exporter import MetricsExporter
 from trainer.interrupts import Interrupts
 from trainer.optimizer import make_optimizer
@@ -281,21 +282,3 @@ def _checkpoint(folder: RunFolder, config: Config) -> Checkpoint | None:
         )
     newest = checkpoints.newest(folder.checkpoints)
     return checkpoints.load(newest) if newest else None
-
-
-def device_named(name: str) -> torch.device:
-    """The device that `run.device` names.
-
-    Raises:
-        ConfigError: there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"run.device {name!r} cannot be used here: {str(error).splitlines()[0]}"
-        ) from None
-    return device

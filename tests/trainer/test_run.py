@@ -7,7 +7,6 @@ import pytest
 
 from trainer.config import load_config
 from trainer.loop import train
-from trainer.run import device_named
 from trainer.run_folder import RunFolder
 from trainer.stops import ConfigError, RunStopped
 
@@ -110,10 +109,3 @@ def test_a_configuration_of_another_version(micro_recipe: Path) -> None:
     folder.config.write_text(folder.config.read_text() + "[future]\nsetting = 1\n")
     with pytest.raises(RunStopped, match="not a configuration of this version"):
         resume(micro_recipe)
-
-
-def test_devices() -> None:
-    assert device_named("cpu").type == "cpu"
-    assert device_named("auto").type in ("cpu", "cuda")
-    with pytest.raises(ConfigError, match=r"run\.device 'abacus' cannot be used here"):
-        device_named("abacus")
