@@ -1,6 +1,5 @@
 """The averaged weights: worked numbers, when they stand in, and what becomes of them."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file
 
-from trainer import checkpoints
+from trainer import checkpoints, gallery
 from trainer.comparison import Comparison, compare
 from trainer.config import load_config
 from trainer.loop import train
@@ -129,11 +128,11 @@ def test_a_run_with_it_trains_the_same_and_ends_with_both(
     # Evaluations draw with the average: the same ones, here and in `ddpo evaluate`.
     _, results = compare(Comparison(folder, {"jpeg": service.url}, ["animals"]))
     judged = results.prompt_sets["animals"].rewards["jpeg"]
-    last = [
-        json.loads((each / "evaluation" / "epoch-00002" / "scores.json").read_text())["scores"]
+    averaged, trained = (
+        gallery.load_all(each / "evaluation")[-1][0].rewards["jpeg"].scores
         for each in (folder, plain)
-    ]
-    assert judged["epoch-00002"].scores == last[0] != last[1]
+    )
+    assert judged["epoch-00002"].scores == averaged != trained
 
 
 def test_a_whole_unet_is_averaged_too(run_of: Callable[..., Path]) -> None:
