@@ -16,7 +16,16 @@ import numpy as np
 from shared.client import SyncRewardClient
 from shared.images import encode_png
 from tests.image_audit import audit
-from tests.stack import PROJECT, REWARDS, ROOT, Stack, StackError, inspect, run
+from tests.stack import (
+    PROJECT,
+    REWARDS,
+    ROOT,
+    Stack,
+    StackError,
+    inspect,
+    progress,
+    run,
+)
 
 TRAINING = {
     "training.epochs": "6",
@@ -132,10 +141,11 @@ def train_under_fire(stack: Stack, name: str) -> Iterator[str]:
 
 def _further(stack: Stack, seen: int) -> int:
     """Wait until the trainer has told of more than `seen` epochs and evaluations."""
-    while (now := stack.progress()) <= seen:
-        if stack.status("trainer") == "exited":
+    trainer = stack.container("trainer")
+    while (now := progress(trainer)) <= seen:
+        if inspect(trainer)["State"]["Status"] == "exited":
             raise StackError("the run ended before every container was killed: train longer")
-        time.sleep(0.2)
+        time.sleep(1)
     return now
 
 

@@ -113,13 +113,8 @@ class Stack:
         while (status := self.status(service)) not in statuses:
             if time.monotonic() > give_up:
                 raise StackError(f"{service} is {status} and not {' or '.join(statuses)}")
-            time.sleep(0.5)
+            time.sleep(1)
         return status
-
-    def progress(self) -> int:
-        """How many epochs and evaluations the trainer has told of, repetitions included."""
-        log = run(["docker", "logs", self.container("trainer")])
-        return len(re.findall(r"(?m)^epoch \d+/|after epoch \d+: jpeg_compressibility", log))
 
     def sums(self, name: str) -> Mapping[str, str]:
         """SHA-256 of the trained weights and of every evaluation of a run, by file."""
@@ -130,6 +125,12 @@ class Stack:
             *("run", "--rm", "--no-deps", "-T", "--entrypoint", "sh", "trainer", "-c", script)
         )
         return {file: sha for sha, file in (line.split() for line in told.splitlines())}
+
+
+def progress(trainer: str) -> int:
+    """How many epochs and evaluations a trainer's container has told of, repetitions included."""
+    log = run(["docker", "logs", trainer])
+    return len(re.findall(r"(?m)^epoch \d+/|after epoch \d+: jpeg_compressibility", log))
 
 
 def inspect(container: str) -> dict[str, Any]:

@@ -30,7 +30,11 @@ PAGES = [
 ]
 PROGRAMS = {"ddpo": trainer.cli.app, "reward-services": reward_services.cli.app}
 # Options of other programs that the docs show in their commands.
-FOREIGN_OPTIONS = {"--strict", "--check", "--help", "--appendonly", "--maxmemory-policy"}
+FOREIGN_OPTIONS = {
+    *("--strict", "--check", "--help", "--appendonly", "--maxmemory-policy"),
+    *("--build", "--build-arg", "--scale", "--profile"),
+    *("--namespace", "--from-literal"),
+}
 
 
 def read(*pages: Path) -> str:
