@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: bench chaos check demo demo-alignment docs fmt help install results test
+.PHONY: bench chaos check compose-test demo demo-alignment docs fmt help install results test
 
 demo: $(READY) ## train on the JPEG reward, two processes on this machine, into runs/demo/
 	@bash scripts/demo.sh compressibility
@@ -31,6 +31,9 @@ bench: $(READY) ## run the benchmarks and print their ratios
 
 chaos: $(READY) ## kill workers and Redis for a minute or two, and check every score
 	@$(BIN)/python -m tests.chaos
+
+compose-test: $(READY) ## start the Docker stack, train in it, kill its containers, and compare (needs Docker)
+	@$(BIN)/python -m tests.compose
 
 docs: $(READY) ## write the generated parts of the docs anew (settings, options, metrics)
 	$(BIN)/python scripts/generate_docs.py

@@ -42,7 +42,7 @@ VICTIMS = (
     *("aesthetic-api", "alignment-worker", "incompressibility-api", "incompressibility-worker"),
 )
 """Whom to kill in turn while it trains: everything there is."""
-SLOW_PICTURES, SLOW_ROUNDS = 128, 3
+SLOW_PICTURES, SLOW_ROUNDS = 384, 3
 DASHBOARDS = ROOT / "docker" / "grafana" / "dashboards"
 
 
