@@ -187,6 +187,7 @@ def files() -> str:
         "scripts",
         "benchmarks",
         "examples",
+        "experiments",
         "docker",
     ):
         paths = (ROOT / folder).rglob("*.py")

@@ -25,10 +25,9 @@ for name in "${!urls[@]}"; do
     wait_for "$name"
     services+=(--reward "$name=${urls[$name]}" --monitor "$name=${urls[$name]}")
 done
-for study in "${@:-tuning comparison}"; do
-    for name in $study; do
-        "$bin/ddpo" compare "experiments/$name.toml" "${services[@]}" \
-            --rows "docs/results/$name.json" --jobs "${JOBS:-1}"
-    done
+[ $# -gt 0 ] || set -- tuning comparison from_scratch counting variants
+for name in "$@"; do
+    "$bin/ddpo" compare "experiments/$name.toml" "${services[@]}" \
+        --rows "docs/results/$name.json" --jobs "${JOBS:-1}"
 done
 "$bin/python" -m scripts.generate_docs
