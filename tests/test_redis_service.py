@@ -103,13 +103,23 @@ class Asking:
         return self._answers[0]
 
 
-def inflight(part: Part) -> float:
+def gauge(part: Part, name: str) -> float:
     (line,) = [
         line
         for line in httpx.get(f"{part.url}/metrics").text.splitlines()
-        if line.startswith("reward_inflight_items{")
+        if line.startswith(f"{name}{{")
     ]
     return float(line.split()[-1])
+
+
+def inflight(part: Part) -> float:
+    """Pictures that were admitted; their job may still be on its way to Redis."""
+    return gauge(part, "reward_inflight_items")
+
+
+def leased(part: Part) -> float:
+    """Pictures that a worker has taken."""
+    return gauge(part, "reward_leased_items")
 
 
 async def test_scores_come_in_order_from_several_workers(told: Make) -> None:
@@ -158,7 +168,7 @@ def test_an_api_is_ready_from_its_first_worker_on_and_waits_for_later_ones(told:
 def test_a_redis_that_is_away_for_a_while(told: Make, own_redis: RedisServer) -> None:
     with told(redis=own_redis.url, workers=1) as service:
         held = Asking(service.url, body(7, seconds=1))
-        wait_for(lambda: inflight(service.api) == 1)
+        wait_for(lambda: leased(service.api) == 1)
         own_redis.kill()
         wait_for(lambda: ready(service.api).status_code == 503)
         refused = httpx.post(f"{service.url}/score", **body(8))
@@ -180,7 +190,7 @@ def test_a_worker_told_to_stop_finishes_its_batch_and_hands_the_rest_back(told: 
     with told(workers=1, interactive_items=0) as service:
         (worker,) = service.workers
         first = Asking(service.url, body(1, seconds=2))
-        wait_for(lambda: inflight(service.api) == 1)
+        wait_for(lambda: leased(service.api) == 1)
         others = [Asking(service.url, body(number)) for number in (2, 3)]
         wait_for(lambda: inflight(service.api) == 3)
         worker.begin_stop()
