@@ -5,19 +5,24 @@ python -m experiments.figures          whatever the folder runs/ has
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from PIL import Image
 
 from trainer import gallery
+from trainer.config import Config
 from trainer.guard_replay import replay
+from trainer.recipe_files import read_recipe
 from trainer.run_folder import RunFolder
 from trainer.studies.rows import Row, RowsFile
 
 RUNS = Path("runs")
 RESULTS = Path("docs/results")
 _CELL = 1.15  # inches
+_ALIGNMENT = ("a fox riding a motorcycle", "a zebra playing chess", "a spider washing dishes")
+_COUNTING = ("two cats", "six fish", "four pigs")
 
 
 def write_matrix(
@@ -35,7 +40,7 @@ def write_matrix(
                 cell.set_xticks([])
                 cell.set_yticks([])
                 cell.spines[:].set_visible(False)
-            line[0].set_ylabel(label, rotation=0, ha="right", va="center")
+            line[0].set_ylabel(fill(label, 14), rotation=0, ha="right", va="center")
         for cell, head in zip(axes[0], heads, strict=True):
             cell.set_title(head, fontsize=9)
         figure.savefig(path)
@@ -59,11 +64,13 @@ def draw_rewards(path: Path, prompts: Sequence[str], arm: str = "ddpo_is", seed:
     write_matrix(path, ["before", "compressibility", "incompressibility", "aesthetic"], rows)
 
 
-def draw_over_time(path: Path, run: Path, prompts: Sequence[str], row: Row) -> None:
-    """The same prompt and noise at every evaluation of a run."""
-    shots = gallery.load_all(RunFolder(run).evaluation)
+def draw_over_time(path: Path, run: Path, prompts: Sequence[str]) -> None:
+    """The same prompt and noise at every evaluation of a run, after so many reward queries."""
+    folder = RunFolder(run)
+    shots = gallery.load_all(folder.evaluation)
     known = shots[0][0].prompts
-    heads = [f"{point.reward_queries}" for point in row.curve]
+    per_epoch = Config.model_validate(read_recipe(folder.config)).sizes.samples_per_epoch
+    heads = [f"{shot.epoch * per_epoch}" for shot, _ in shots]
     rows = [
         (prompt, [pictures[known.index(prompt)] for _, pictures in shots]) for prompt in prompts
     ]
@@ -120,25 +127,26 @@ def draw_guard(path: Path, run: Path) -> None:
 
 def main() -> None:
     """Draw what can be drawn, and say what cannot."""
-    known = {
-        row.cell: row
-        for name in ("counting", "from_scratch")
-        for row in RowsFile(RESULTS / f"{name}.json").read()
-    }
     try:
         draw_rewards(RESULTS / "rewards.png", ("a cat", "a lion", "a turtle"))
     except IndexError:
         print("no pictures of the comparison in runs/comparison")
-    if row := known.get("ddpo_is/llava_vqa/1"):
-        run = RUNS / "counting" / "ddpo_is-llava_vqa-1"
-        draw_over_time(
-            RESULTS / "counting-pictures.png", run, ("two cats", "six fish", "four pigs"), row
-        )
-        labels = ("reward: the questions answered as hoped", "classifier: the picture is right")
+    over_time = {
+        "alignment": (RUNS / "demo-alignment", _ALIGNMENT),
+        "counting": (RUNS / "counting" / "ddpo_is-llava_vqa-1", _COUNTING),
+        "from_scratch": (
+            RUNS / "from_scratch" / "ddpo_is-jpeg_compressibility-1",
+            ("a cat", "a dog"),
+        ),
+    }
+    for name, (run, prompts) in over_time.items():
+        if run.is_dir():
+            draw_over_time(RESULTS / f"{name}-pictures.png", run, prompts)
+        else:
+            print(f"no run in {run}")
+    for row in RowsFile(RESULTS / "counting.json").read():
+        labels = ("reward: the question answered as hoped", "classifier: the picture is right")
         draw_gap(RESULTS / "counting-gap.png", row, "emoji_judge", labels)
-    if row := known.get("ddpo_is/jpeg_compressibility/1"):
-        run = RUNS / "from_scratch" / "ddpo_is-jpeg_compressibility-1"
-        draw_over_time(RESULTS / "from_scratch-pictures.png", run, ("a cat", "a dog"), row)
     for run in sorted(RUNS.glob("guarded-*")):
         draw_guard(RESULTS / f"{run.name}.png", run)
 
