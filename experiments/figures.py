@@ -21,8 +21,9 @@ from trainer.studies.rows import Row, RowsFile
 RUNS = Path("runs")
 RESULTS = Path("docs/results")
 _CELL = 1.15  # inches
+_MOMENTS = 6  # columns at most
 _ALIGNMENT = ("a fox riding a motorcycle", "a zebra playing chess", "a spider washing dishes")
-_COUNTING = ("two cats", "six fish", "four pigs")
+_COUNTING = ("six fish", "five birds", "three pigs", "six horses")
 
 
 def write_matrix(
@@ -65,9 +66,10 @@ def draw_rewards(path: Path, prompts: Sequence[str], arm: str = "ddpo_is", seed:
 
 
 def draw_over_time(path: Path, run: Path, prompts: Sequence[str]) -> None:
-    """The same prompt and noise at every evaluation of a run, after so many reward queries."""
+    """The same prompt and noise in the course of a run, after so many reward queries."""
     folder = RunFolder(run)
     shots = gallery.load_all(folder.evaluation)
+    shots = shots[:: -(-(len(shots) - 1) // (_MOMENTS - 1))]
     known = shots[0][0].prompts
     per_epoch = Config.model_validate(read_recipe(folder.config)).sizes.samples_per_epoch
     heads = [f"{shot.epoch * per_epoch}" for shot, _ in shots]
