@@ -28,10 +28,10 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from trainer.optimizer import make_optimizer
-from trainer.policy import Policy
 from trainer.sampling import noise_seed, sample, trajectory_noise
 from trainer.sections import ModelSection, TrainingSection
 from trainer.shipped_files import PACKAGES
+from trainer.unet_policy import UNetPolicy
 from trainer.update import PairScorer, update_epoch
 
 TOKENIZER = PACKAGES / "tests/golden/micro_sd/tokenizer"
@@ -118,7 +118,9 @@ def timed(action: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def measure(policy: Policy, samples: int, steps: int, micro_batch_size: int, rounds: int) -> None:
+def measure(
+    policy: UNetPolicy, samples: int, steps: int, micro_batch_size: int, rounds: int
+) -> None:
     """Sample, then train in turns, and print the medians and their ratios."""
     tables = policy.tables(steps, eta=1.0)
     seeds = [noise_seed(0, "benchmark", 0, i) for i in range(samples)]
@@ -200,7 +202,7 @@ def main() -> None:
                 train=options.train,
                 channels_last=options.channels_last,
             )
-            policy = Policy.load(model, options.device)
+            policy = UNetPolicy.load(model, options.device)
         print(f"-- {source}: {options.train}, {options.threads} threads, {options.device}")
         measure(policy, options.samples, options.steps, options.micro_batch_size, options.rounds)
 

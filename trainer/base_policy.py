@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from trainer.conditioning import Conditioning
 from trainer.policy import Policy
 
 
@@ -30,8 +31,8 @@ class BasePolicy:
         self,
         latents: Tensor,
         timesteps: Tensor,
-        conditional: Tensor,
-        unconditional: Tensor,
+        conditional: Conditioning,
+        unconditional: Conditioning,
         guidance_scale: float,
     ) -> Tensor:
         """What `Policy.predict_noise` gave before training, (P, C, h, w) fp32, without gradient."""

@@ -28,7 +28,7 @@ from trainer.configured_rewards import services_of
 from trainer.devices import device_named
 from trainer.evaluation import EvaluationPlan, draw_and_judge
 from trainer.gallery import Measured
-from trainer.policy import Policy
+from trainer.loading import load_policy
 from trainer.prompts import load_prompts
 from trainer.rewards import RewardServices
 from trainer.run_folder import RunFolder, write_json
@@ -181,7 +181,7 @@ def _found(
     """Prompt set → model → reward → what it says; the pictures are written into `folder`."""
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
-    policy = Policy.load(config.model, device_named(config.run.device), config.run.seed)
+    policy = load_policy(config.model, device_named(config.run.device), config.run.seed)
     tables = policy.tables(config.sampling.steps, config.sampling.eta)
     found: dict[str, dict[str, dict[str, Measured]]] = {name: {} for name in plans}
     paths: dict[str, list[list[Path]]] = {name: [] for name in plans}

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from trainer.conditioning import Conditioning
 from trainer.optimizer import take_step
 from trainer.picture_codec import Posterior
 from trainer.policy import Policy
@@ -42,10 +43,10 @@ class Denoiser:
 
     policy: Policy
     pictures: WeightedPictures
-    conditional: Tensor
-    """Embedding of each picture's prompt, (M, L, D)."""
-    unconditional: Tensor
-    """Embedding of the empty prompt, (L, D)."""
+    conditional: Conditioning
+    """Of each picture's prompt, M rows."""
+    unconditional: Conditioning
+    """What guidance leads away from, one row."""
     guidance_scale: float
     """1 trains the plain prediction."""
 
@@ -58,16 +59,17 @@ class Denoiser:
     def loss(self, draw: "Draw") -> Tensor:
         """Weighted loss of each row of a draw, (B,) fp32, differentiable."""
         latents = self.pictures.latents.draw(draw.rows, draw.encoding)
-        embeddings = self.conditional[draw.rows]
-        embeddings = torch.where(draw.dropped[:, None, None], self.unconditional, embeddings)
-        predicted = self.policy.predict_noise(
+        conditional = self.conditional.select(draw.rows).replaced(draw.dropped, self.unconditional)
+        predicted = self.policy.predict(
             self.policy.noised(latents, draw.noise, draw.timesteps),
             draw.timesteps,
-            embeddings,
+            conditional,
             self.unconditional,
             self.guidance_scale,
         )
-        return weighted_denoising_loss(draw.noise, predicted, draw.weights)
+        # Of the kind that the network was trained to predict, which for velocity is not the noise.
+        target = self.policy.target(latents, draw.noise, draw.timesteps)
+        return weighted_denoising_loss(target, predicted, draw.weights)
 
 
 @dataclass(frozen=True)

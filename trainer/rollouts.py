@@ -35,6 +35,7 @@ def draw(
     Yields:
         The batches in order.
     """
+    policy.remember(prompts)
     for first in range(0, len(prompts), sampling.batch_size):
         part = prompts[first : first + sampling.batch_size]
         seeds = [noise_seed(*noise, first + offset) for offset in range(len(part))]

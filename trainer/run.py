@@ -21,6 +21,7 @@ from trainer.ddim import DDIMTables
 from trainer.devices import device_named
 from trainer.exporter import MetricsExporter
 from trainer.interrupts import Interrupts
+from trainer.loading import load_policy
 from trainer.optimizer import make_optimizer
 from trainer.policy import Policy
 from trainer.prompts import PromptSampler, load_prompts
@@ -205,7 +206,7 @@ def open_run(config: Config, *, resume: bool) -> Iterator[Run]:
             each.connect(state.identities if state else None)
         if config.run.threads is not None:
             torch.set_num_threads(config.run.threads)
-        policy = Policy.load(config.model, device_named(config.run.device), config.run.seed)
+        policy = load_policy(config.model, device_named(config.run.device), config.run.seed)
         tables = policy.tables(config.sampling.steps, config.sampling.eta)
         stack.callback(os.close, folder.claim(config.to_toml()))
         terminal.keep_log(folder.log)

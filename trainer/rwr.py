@@ -103,15 +103,17 @@ def effective_sample_size(weights: Float64s) -> float:
     return float(weights.sum()) ** 2 / squares if squares else 0.0
 
 
-def weighted_denoising_loss(noise: Tensor, predicted: Tensor, weights: Tensor) -> Tensor:
-    """w · mean over C, h, w of (n − ε)² of each picture, (B,) fp32; the batch loss is its mean.
+def weighted_denoising_loss(target: Tensor, predicted: Tensor, weights: Tensor) -> Tensor:
+    """w · mean over C, h, w of (target − prediction)² of each picture, (B,) fp32.
+
+    The batch loss is its mean.
 
     Args:
-        noise: n that was added, (B, C, h, w).
-        predicted: ε, (B, C, h, w).
+        target: n that was added, or the velocity, whichever the network predicts, (B, C, h, w).
+        predicted: what it predicts, (B, C, h, w).
         weights: w, (B,).
     """
-    return weights * (noise - predicted).square().mean(dim=(1, 2, 3))
+    return weights * (target - predicted).square().mean(dim=(1, 2, 3))
 
 
 def _members(groups: Sequence[str]) -> list[npt.NDArray[np.intp]]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from trainer.base_policy import BasePolicy
+from trainer.conditioning import Conditioning
 from trainer.ddim import DDIMTables, step_log_prob, step_mean
 from trainer.kl import step_kl, with_kl
 from trainer.loss import PairLoss, Surrogate, ppo_loss
@@ -41,10 +42,10 @@ class PairScorer:
     policy: Policy
     tables: DDIMTables
     rollout: Rollout
-    conditional: Tensor
-    """Embedding of each sample's prompt, (B, L, D)."""
-    unconditional: Tensor
-    """Embedding of the empty prompt, (L, D)."""
+    conditional: Conditioning
+    """Of each sample's prompt, B rows."""
+    unconditional: Conditioning
+    """What guidance leads away from, one row."""
     guidance_scale: float
 
     @classmethod
@@ -69,7 +70,7 @@ class PairScorer:
         predicted = (policy or self.policy).predict_noise(
             latents,
             self.tables.timesteps[steps],
-            self.conditional[samples],
+            self.conditional.select(samples),
             self.unconditional,
             self.guidance_scale,
         )

@@ -13,6 +13,7 @@ from trainer.policy import Policy
 from trainer.sampling import Rollout, noise_seed, sample, trajectory_noise
 from trainer.scores import Images
 from trainer.sections import ModelSection
+from trainer.unet_policy import UNetPolicy
 from trainer.update import PairScorer
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -33,9 +34,9 @@ def micro_sd() -> Path:
 
 
 @pytest.fixture
-def lora_policy(micro_sd: Path) -> Policy:
+def lora_policy(micro_sd: Path) -> UNetPolicy:
     """The micro pipeline with adapters whose second matrix is not zero, as after some training."""
-    policy = Policy.load(ModelSection(path=str(micro_sd), train="lora"), seed=3)
+    policy = UNetPolicy.load(ModelSection(path=str(micro_sd), train="lora"), seed=3)
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for parameter in policy.trainable_parameters():
@@ -44,15 +45,15 @@ def lora_policy(micro_sd: Path) -> Policy:
 
 
 @pytest.fixture
-def micro_policy(micro_sd: Path) -> Callable[[], Policy]:
+def micro_policy(micro_sd: Path) -> Callable[[], UNetPolicy]:
     """Makes the micro pipeline with fresh adapters, the same ones at every call."""
-    return lambda: Policy.load(ModelSection(path=str(micro_sd), train="lora"), seed=3)
+    return lambda: UNetPolicy.load(ModelSection(path=str(micro_sd), train="lora"), seed=3)
 
 
 @pytest.fixture
-def full_policy(micro_sd: Path) -> Policy:
+def full_policy(micro_sd: Path) -> UNetPolicy:
     """The micro pipeline with its whole UNet trained."""
-    return Policy.load(ModelSection(path=str(micro_sd), train="full"))
+    return UNetPolicy.load(ModelSection(path=str(micro_sd), train="full"))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import torch
 
 from trainer.base_policy import BasePolicy
 from trainer.kl import step_kl
+from trainer.loading import load_policy
 from trainer.optimizer import make_optimizer
 from trainer.policy import Policy
 from trainer.sampling import Rollout, noise_seed, sample, trajectory_noise
@@ -22,7 +23,7 @@ SAMPLES, STEPS = torch.arange(2).repeat_interleave(4), torch.arange(4).repeat(2)
 
 
 def load(micro_sd: Path, train: str, dtype: str = "fp32") -> Policy:
-    return Policy.load(
+    return load_policy(
         ModelSection.model_validate({"path": str(micro_sd), "train": train, "dtype": dtype})
     )
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.policy import Policy
+from trainer.unet_policy import UNetPolicy
 
 
-def test_encoding_is_that_of_the_pipeline(lora_policy: Policy) -> None:
+def test_encoding_is_that_of_the_pipeline(lora_policy: UNetPolicy) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
     posterior = lora_policy.codec.encode(images, batch_size=2)
     vae = lora_policy._pipeline.vae
@@ -22,7 +22,7 @@ def test_encoding_is_that_of_the_pipeline(lora_policy: Policy) -> None:
     torch.testing.assert_close(drawn, (posterior.mean + posterior.deviation)[[2, 0]])
 
 
-def test_black_and_white_are_the_ends_of_the_range(lora_policy: Policy) -> None:
+def test_black_and_white_are_the_ends_of_the_range(lora_policy: UNetPolicy) -> None:
     images = np.stack([np.full((16, 16, 3), level, np.uint8) for level in (0, 255)])
     seen: list[torch.Tensor] = []
     vae = lora_policy._pipeline.vae

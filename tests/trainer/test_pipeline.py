@@ -49,8 +49,8 @@ def test_a_folder_that_is_not_a_pipeline(tmp_path: Path, copy: Path) -> None:
     assert "no such folder" in fault("emoji_world/models/missing")
     (copy / "model_index.json").write_text("[]")
     assert "not a JSON object" in fault(copy)
-    (copy / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
-    assert "is a StableDiffusionXLPipeline; only a StableDiffusionPipeline" in fault(copy)
+    (copy / "model_index.json").write_text('{"_class_name": "StableDiffusion3Pipeline"}')
+    assert "is a StableDiffusion3Pipeline; only a StableDiffusionPipeline or a" in fault(copy)
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])
@@ -79,7 +79,7 @@ def test_a_hub_that_cannot_be_reached() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"prediction_type": "v_prediction"}, "predicts 'v_prediction'; only epsilon"),
+        ({"prediction_type": "sample"}, "predicts 'sample'; only epsilon and v_prediction"),
         ({"clip_sample": True}, "sets clip_sample, under which"),
         ({"thresholding": True}, "set thresholding to false in scheduler/"),
     ],

@@ -19,6 +19,7 @@ from trainer.regression import (
     weighted_pictures,
 )
 from trainer.sections import RWRSection, TrainingSection
+from trainer.unet_policy import UNetPolicy
 from trainer.update import PairScorer
 
 ScorerOf = Callable[[Policy, int], PairScorer]
@@ -46,7 +47,7 @@ def drawn(count: int, dropped: bool = False) -> Draw:
 
 
 @pytest.mark.parametrize("guidance", [1.0, GUIDANCE])
-def test_the_loss_by_hand(lora_policy: Policy, guidance: float) -> None:
+def test_the_loss_by_hand(lora_policy: UNetPolicy, guidance: float) -> None:
     data, draw = pictures(3), drawn(3)
     found = Denoiser.build(lora_policy, data, guidance).loss(draw)
     unet, pipeline = lora_policy._unet, lora_policy._pipeline
@@ -56,15 +57,15 @@ def test_the_loss_by_hand(lora_policy: Policy, guidance: float) -> None:
         alpha = alphas[draw.timesteps[row]]
         noised = (alpha.sqrt() * clean + (1 - alpha).sqrt() * draw.noise[row])[None]
         words, empty = lora_policy.encode([data.prompts[row]]), lora_policy.encode([""])
-        guided = unet(noised, draw.timesteps[row], words).sample
+        guided = unet(noised, draw.timesteps[row], words.embeddings).sample
         if guidance > 1:
-            plain = unet(noised, draw.timesteps[row], empty).sample
+            plain = unet(noised, draw.timesteps[row], empty.embeddings).sample
             guided = plain + guidance * (guided - plain)
         expected = (row + 1) * functional.mse_loss(guided[0], draw.noise[row])
         assert found[row].item() == pytest.approx(expected.item(), rel=1e-4)
 
 
-def test_a_dropped_prompt_is_the_empty_one(lora_policy: Policy) -> None:
+def test_a_dropped_prompt_is_the_empty_one(lora_policy: UNetPolicy) -> None:
     data, draw = pictures(2), drawn(2, dropped=True)
     unprompted = WeightedPictures(data.latents, ["", ""], data.weights)
     found = Denoiser.build(lora_policy, data, 1.0).loss(draw)
@@ -88,7 +89,7 @@ def update(policy: Policy, data: WeightedPictures, micro: int, **settings: objec
     return torch.cat([parameter.detach().flatten() for parameter in policy.trainable_parameters()])
 
 
-def test_micro_batches_change_nothing_but_rounding(micro_policy: Callable[[], Policy]) -> None:
+def test_micro_batches_change_nothing_but_rounding(micro_policy: Callable[[], UNetPolicy]) -> None:
     data = pictures(6, [0.1, 2.0, 0.5, 1.0, 1.5, 0.9])
     whole, parts = (update(micro_policy(), data, micro) for micro in (4, 3))
     # Adam turns rounding into a share of its step where a gradient is nearly zero.
@@ -96,7 +97,7 @@ def test_micro_batches_change_nothing_but_rounding(micro_policy: Callable[[], Po
     assert (whole - parts).abs().mean() < 1e-5
 
 
-def test_the_weights_decide(micro_policy: Callable[[], Policy]) -> None:
+def test_the_weights_decide(micro_policy: Callable[[], UNetPolicy]) -> None:
     one, other = (
         update(micro_policy(), pictures(4, weights), 4)
         for weights in ([4.0, 0.0, 0.0, 0.0], [0.0, 4.0, 0.0, 0.0])
@@ -104,7 +105,7 @@ def test_the_weights_decide(micro_policy: Callable[[], Policy]) -> None:
     assert (one - other).abs().max() > 1e-3
 
 
-def test_a_fresh_optimizer_forgets(micro_policy: Callable[[], Policy]) -> None:
+def test_a_fresh_optimizer_forgets(micro_policy: Callable[[], UNetPolicy]) -> None:
     policy, training = micro_policy(), TrainingSection(algorithm="rwr", batch_size=2)
     optimizer = make_optimizer(policy, training)
     denoiser = Denoiser.build(policy, pictures(2), GUIDANCE)
@@ -126,7 +127,7 @@ def test_batches_go_through_all_pictures_again_and_again() -> None:
 
 @pytest.mark.parametrize("data", ["pictures", "latents"])
 def test_pictures_without_a_weight_are_left_out(
-    lora_policy: Policy, scorer_of: ScorerOf, data: str
+    lora_policy: UNetPolicy, scorer_of: ScorerOf, data: str
 ) -> None:
     rollout = scorer_of(lora_policy, 4).rollout
     weights = np.array([0.5, np.nan, 0.0, 2.0])
@@ -148,7 +149,7 @@ def test_pictures_without_a_weight_are_left_out(
 
 
 def test_only_timesteps_of_the_window_are_drawn(
-    micro_policy: Callable[[], Policy], monkeypatch: pytest.MonkeyPatch
+    micro_policy: Callable[[], UNetPolicy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = micro_policy()
     training = TrainingSection(algorithm="rwr", batch_size=64, timestep_window=(0.25, 0.5))

@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.advantages import PerPromptTracker
+from trainer.conditioning import Conditioning
+from trainer.loading import load_policy
 from trainer.loss import ppo_loss
 from trainer.optimizer import make_optimizer
 from trainer.policy import Policy
@@ -80,7 +82,7 @@ def test_golden_run(golden: Path, micro_sd: Path, mode: str) -> None:
     with np.load(golden / f"e2e_{mode}.npz") as file:
         data = {name: file[name] for name in file.files}
     facts = json.loads((golden / f"e2e_{mode}.json").read_text(encoding="utf-8"))
-    policy = Policy.load(ModelSection.model_validate({"path": str(micro_sd), "train": mode}))
+    policy = load_policy(ModelSection.model_validate({"path": str(micro_sd), "train": mode}))
     if mode == "lora":
         names = {name: f"lora_init/{reference_name(name)}" for name in policy.state()}
         policy.load_state({name: torch.from_numpy(data[key]) for name, key in names.items()})
@@ -118,9 +120,9 @@ def check_sampling(policy: Policy, prompts: list[str], data: dict[str, Any]) -> 
     noise = torch.cat([start, torch.from_numpy(data["step_noise"]).transpose(0, 1)], dim=1)
     parts = [sample(policy, tables, prompts[i : i + 4], noise[i : i + 4], 5.0) for i in (0, 4)]
     rollout = Rollout.cat(parts)
-    embeddings = policy.encode(prompts)
+    embeddings, empty = policy.encode(prompts).embeddings, policy.unconditional().embeddings
     assert np.allclose(embeddings[:, :2, :8], data["prompt_embeds_first8"], atol=1e-5)
-    assert np.allclose(policy.unconditional()[:2, :8], data["neg_embed_first8"], atol=1e-5)
+    assert np.allclose(empty[0, :2, :8], data["neg_embed_first8"], atol=1e-5)
     assert np.abs(rollout.latents.numpy() - data["latents"]).max() <= 2e-4
     assert np.abs(rollout.log_probs.numpy() - data["log_probs"]).max() <= 2e-5
     pictures = (data["images"].transpose(0, 2, 3, 1) * 255).round().astype(np.uint8)
@@ -290,14 +292,14 @@ def test_both_guidance_halves_receive_the_gradient(
     lora_policy: Policy, scorer_of: ScorerOf
 ) -> None:
     scorer = scorer_of(lora_policy, 1)
-    conditional = scorer.conditional.clone().requires_grad_()
-    unconditional = scorer.unconditional.clone().requires_grad_()
+    conditional = scorer.conditional.embeddings.clone().requires_grad_()
+    unconditional = scorer.unconditional.embeddings.clone().requires_grad_()
     for guidance in (5.0, 1.0):
         noise = lora_policy.predict_noise(
             scorer.rollout.latents[:, 0],
             scorer.tables.timesteps[:1],
-            conditional,
-            unconditional,
+            Conditioning(conditional),
+            Conditioning(unconditional),
             guidance,
         )
         gradients = torch.autograd.grad(
@@ -324,7 +326,7 @@ def test_half_precision_gradients_do_not_vanish(micro_sd: Path, scorer_of: Score
     advantages, flat = np.array([1e-3, -1e-3]), {}
     for dtype in ("fp32", "fp16"):
         model = ModelSection.model_validate({"path": str(micro_sd), "dtype": dtype})
-        _, recorder = run_update(scorer_of(Policy.load(model), 2), advantages, batch_size=2)
+        _, recorder = run_update(scorer_of(load_policy(model), 2), advantages, batch_size=2)
         flat[dtype] = recorder.flat().double()
     cosine = torch.nn.functional.cosine_similarity(flat["fp16"], flat["fp32"], dim=0)
     assert cosine > 0.98

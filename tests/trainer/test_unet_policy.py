@@ -8,14 +8,14 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 
-from trainer.policy import Policy
 from trainer.sampling import finite_images
 from trainer.sections import LoraSection, ModelSection
 from trainer.stops import ConfigError, ModelError
 from trainer.trained_weights import LORA_FILE, UNET_FOLDER
+from trainer.unet_policy import UNetPolicy
 
 
-def predict(policy: Policy, guidance: float = 5.0) -> torch.Tensor:
+def predict(policy: UNetPolicy, guidance: float = 5.0) -> torch.Tensor:
     """Noise for two pairs of different timesteps and prompts."""
     latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -28,9 +28,9 @@ def predict(policy: Policy, guidance: float = 5.0) -> torch.Tensor:
         )
 
 
-def load(micro_sd: Path, seed: int = 0, **settings: object) -> Policy:
+def load(micro_sd: Path, seed: int = 0, **settings: object) -> UNetPolicy:
     model = ModelSection.model_validate({"path": str(micro_sd), **settings})
-    return Policy.load(model, seed=seed)
+    return UNetPolicy.load(model, seed=seed)
 
 
 def test_adapters_leave_the_model_as_it_was_until_trained(micro_sd: Path) -> None:
@@ -53,7 +53,7 @@ def test_the_seed_decides_the_adapters_and_nothing_else_does(micro_sd: Path) -> 
     assert any(not torch.equal(first[name], third[name]) for name in first)
 
 
-def test_only_the_adapters_have_a_gradient(lora_policy: Policy) -> None:
+def test_only_the_adapters_have_a_gradient(lora_policy: UNetPolicy) -> None:
     assert all(".lora_" in name for name in lora_policy.state())
 
 
@@ -73,7 +73,7 @@ def test_half_precision_keeps_trained_weights_in_fp32(micro_sd: Path, train: str
     assert (noise - exact).abs().max() < 0.1 * exact.abs().max()
 
 
-def test_guidance_extrapolates_from_the_empty_prompt(lora_policy: Policy) -> None:
+def test_guidance_extrapolates_from_the_empty_prompt(lora_policy: UNetPolicy) -> None:
     plain = predict(lora_policy, guidance=1.0)
     assert predict(lora_policy, guidance=1.0 + 1e-6) == pytest.approx(plain, abs=1e-4)
     three, five = predict(lora_policy, guidance=3.0), predict(lora_policy, guidance=5.0)
@@ -81,7 +81,7 @@ def test_guidance_extrapolates_from_the_empty_prompt(lora_policy: Policy) -> Non
 
 
 def test_attention_and_memory_order_do_not_change_the_function(
-    micro_sd: Path, lora_policy: Policy
+    micro_sd: Path, lora_policy: UNetPolicy
 ) -> None:
     expected = predict(lora_policy)
     lora_policy.set_attention(AttnProcessor())
@@ -90,16 +90,18 @@ def test_attention_and_memory_order_do_not_change_the_function(
     assert torch.allclose(predict(reordered), predict(load(micro_sd)), atol=1e-4)
 
 
-def test_an_embedding_does_not_depend_on_its_batch_mates(lora_policy: Policy) -> None:
+def test_an_embedding_does_not_depend_on_its_batch_mates(lora_policy: UNetPolicy) -> None:
     together = lora_policy.encode(["cat", "dog", "cat", ""])
-    assert together.shape == (4, 77, 32)
-    assert torch.equal(together[0], together[2])
-    assert not torch.equal(together[0], together[1])
-    assert torch.equal(lora_policy.encode(["dog"])[0], together[1])
-    assert torch.equal(lora_policy.unconditional(), together[3])
+    assert together.embeddings.shape == (4, 77, 32)
+    assert len(together) == 4
+    assert together.pooled is None
+    assert torch.equal(together.embeddings[0], together.embeddings[2])
+    assert not torch.equal(together.embeddings[0], together.embeddings[1])
+    assert torch.equal(lora_policy.encode(["dog"]).embeddings[0], together.embeddings[1])
+    assert torch.equal(lora_policy.unconditional().embeddings[0], together.embeddings[3])
 
 
-def test_tables_of_the_model(lora_policy: Policy) -> None:
+def test_tables_of_the_model(lora_policy: UNetPolicy) -> None:
     assert lora_policy.tables(5, 1.0).timesteps.tolist() == [801, 601, 401, 201, 1]
     assert lora_policy.latent_shape == (4, 8, 8)
     with pytest.raises(ConfigError, match=r"sampling.steps 1001 exceeds .* 1000 timesteps"):
@@ -108,7 +110,7 @@ def test_tables_of_the_model(lora_policy: Policy) -> None:
         lora_policy.tables(5, 0)
 
 
-def test_decoding_keeps_what_is_not_finite(lora_policy: Policy) -> None:
+def test_decoding_keeps_what_is_not_finite(lora_policy: UNetPolicy) -> None:
     latents = torch.zeros(2, 4, 8, 8)
     latents[1, 0, 0, 0] = torch.nan
     pictures = lora_policy.codec.decode(latents)
@@ -139,7 +141,9 @@ def test_weights_come_back(micro_sd: Path, train: str) -> None:
     assert torch.equal(predict(other), before)
 
 
-def test_weights_of_another_model_are_refused(lora_policy: Policy, full_policy: Policy) -> None:
+def test_weights_of_another_model_are_refused(
+    lora_policy: UNetPolicy, full_policy: UNetPolicy
+) -> None:
     with pytest.raises(ModelError, match="saved weights are of another model: "):
         lora_policy.load_state(full_policy.state())
     state = lora_policy.state()
@@ -172,12 +176,16 @@ def test_the_adapters_load_in_plain_diffusers(micro_sd: Path, tmp_path: Path, al
     assert not np.allclose(plain_picture(pipe), untrained)
     with torch.no_grad():
         latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-        noise = pipe.unet(latents, torch.tensor([801, 1]), policy.encode(["cat", "dog"])).sample
+        noise = pipe.unet(
+            latents, torch.tensor([801, 1]), policy.encode(["cat", "dog"]).embeddings
+        ).sample
     assert torch.allclose(noise, predict(policy, guidance=1.0), atol=1e-5)
     assert not torch.allclose(predict(policy), base, atol=1e-3)
 
 
-def test_a_fully_trained_unet_loads_in_plain_diffusers(full_policy: Policy, tmp_path: Path) -> None:
+def test_a_fully_trained_unet_loads_in_plain_diffusers(
+    full_policy: UNetPolicy, tmp_path: Path
+) -> None:
     with torch.no_grad():
         for parameter in full_policy.trainable_parameters():
             parameter.add_(0.01)
@@ -190,11 +198,11 @@ def test_a_fully_trained_unet_loads_in_plain_diffusers(full_policy: Policy, tmp_
 
 
 def test_from_scratch_only_the_unet_is_random_and_the_seed_decides(
-    micro_sd: Path, full_policy: Policy
+    micro_sd: Path, full_policy: UNetPolicy
 ) -> None:
     section = ModelSection(path=str(micro_sd), train="full", from_scratch=True)
     before = torch.get_rng_state()
-    first, again, other = (Policy.load(section, seed=seed).state() for seed in (1, 1, 2))
+    first, again, other = (UNetPolicy.load(section, seed=seed).state() for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     loaded = full_policy.state()
     assert {name: value.shape for name, value in first.items()} == {
@@ -205,7 +213,8 @@ def test_from_scratch_only_the_unet_is_random_and_the_seed_decides(
     assert not any(torch.equal(first[name], other[name]) for name in matrices)
     assert not any(torch.equal(first[name], loaded[name]) for name in matrices)
     words = ["a cat", ""]
-    assert torch.equal(Policy.load(section).encode(words), full_policy.encode(words))
+    drawn, expected = UNetPolicy.load(section).encode(words), full_policy.encode(words)
+    assert torch.equal(drawn.embeddings, expected.embeddings)
 
 
 def test_from_scratch_there_is_nothing_to_adapt(micro_sd: Path) -> None:
