@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.trainer.tiny_pipelines import SD_21, save_sd, save_sdxl
 from trainer.policy import Policy
 from trainer.sampling import Rollout, noise_seed, sample, trajectory_noise
 from trainer.scores import Images
@@ -118,3 +120,27 @@ def jpeg_rewards() -> Callable[[Images], list[float]]:
         return -len(buffer.getvalue()) / 1000
 
     return lambda images: [compress(image) for image in images]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`tiny(kind)`: a pipeline's folder, not to be changed; see `tests.trainer.tiny_pipelines`.
+
+    `noise` and `velocity` are Stable Diffusion by what the network predicts, `xl` and `xl_empty`
+    Stable Diffusion XL, whose guidance leads away from zeros or from the empty prompt.
+    """
+    makers: dict[str, Callable[[Path], Path]] = {
+        "noise": save_sd,
+        "velocity": partial(save_sd, scheduler=SD_21),
+        "xl": save_sdxl,
+        "xl_empty": partial(save_sdxl, zeros_for_empty=False),
+    }
+    folder, made = tmp_path_factory.mktemp("tiny"), dict[str, Path]()
+
+    def make(kind: str) -> Path:
+        if kind not in made:
+            with torch.random.fork_rng():
+                made[kind] = makers[kind](folder / kind)
+        return made[kind]
+
+    return make
