@@ -80,6 +80,7 @@ def _policy_gradient(
         on_step,
         surrogate,
         penalty,
+        run.processes,
     )
     return replace(stats, kl_of_pictures=distance)
 
@@ -155,7 +156,13 @@ def _regression(
     scale = config.sampling.guidance_scale if config.rwr.guided_loss else 1.0
     denoiser = Denoiser.build(run.policy, pictures, scale)
     return regress_epoch(
-        denoiser, run.optimizer, config.training, config.rwr, run.shuffling, on_step
+        denoiser,
+        run.optimizer,
+        config.training,
+        config.rwr,
+        run.shuffling,
+        on_step,
+        run.processes,
     )
 
 

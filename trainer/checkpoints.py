@@ -49,6 +49,7 @@ class RunState(BaseModel):
         identities: the identity of each reward, pinned when the run started.
         config: the resolved configuration.
         average_updates: optimiser steps behind the averaged weights.
+        processes: how many computed it.
         files: byte size of each tensor file; filled in by `save`.
     """
 
@@ -66,6 +67,7 @@ class RunState(BaseModel):
     identities: dict[str, Identity]
     config: dict[str, JsonValue]
     average_updates: int = 0
+    processes: int = 1
     files: dict[str, int] = {}
 
     @model_validator(mode="before")

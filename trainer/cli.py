@@ -11,7 +11,7 @@ from trainer.config import load_config
 from trainer.recipe_files import recipe_names, recipe_path
 from trainer.run_folder import RunFolder
 from trainer.sections import Algorithm
-from trainer.stops import ConfigError, Interrupted, Outage, RunStopped
+from trainer.stops import ConfigError, Interrupted, Outage, RunStopped, told_here
 
 app = typer.Typer(
     help="Fine-tune text-to-image diffusion models by reinforcement learning (DDPO).",
@@ -285,6 +285,8 @@ def main() -> None:
     try:
         app()
     except RunStopped as stop:
+        if not told_here(stop):
+            sys.exit(stop.exit_code)
         _fail("; ".join([str(stop), *getattr(stop, "__notes__", [])]), stop.exit_code)
     except OSError as error:
         _fail(str(error), 1)

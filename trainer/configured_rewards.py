@@ -16,6 +16,7 @@ def services_of(
     sections: Mapping[str, ServiceSection],
     scoring: ScoringSection,
     notify: Callable[[str], None],
+    processes: int = 1,
 ) -> RewardServices:
     """The services of some rewards, not yet connected.
 
@@ -24,6 +25,7 @@ def services_of(
         sections: name → where its service is.
         scoring: how long to wait for them.
         notify: gets one line for the person at the terminal when an outage begins or ends.
+        processes: who ask them.
 
     Raises:
         ConfigError: a key that a service needs is not in the environment, or not in its file.
@@ -45,6 +47,7 @@ def services_of(
         deadline_s=scoring.deadline_s,
         max_outage_s=scoring.max_outage_s,
         notify=notify,
+        processes=processes,
     )
 
 

@@ -11,12 +11,14 @@ from trainer.ddim import DDIMTables
 from trainer.gallery import Evaluation, Measured, Spread, interval
 from trainer.picture_health import Floats, picture_health
 from trainer.policy import Policy
+from trainer.processes import ALONE, Processes
 from trainer.prompt_sets import PromptSet
 from trainer.prompts import evaluation_prompts, load_prompts
 from trainer.rewards import Pending, RewardServices
 from trainer.rollouts import draw, final_latent_rms, submit
 from trainer.scores import Images, Scores
 from trainer.sections import SamplingSection
+from trainer.sharing import all_scores
 from trainer.stops import Unusable
 
 
@@ -64,6 +66,7 @@ def evaluate(
     epoch: int,
     advance: Callable[[int], None],
     check: Callable[[], None],
+    processes: Processes = ALONE,
 ) -> tuple[Evaluation, Images]:
     """Draw and score the evaluation pictures of a run; touches no state of it.
 
@@ -76,6 +79,7 @@ def evaluate(
         epoch: epochs trained so far.
         advance: told how many pictures have been drawn since the last call.
         check: called between batches and while waiting; may raise to leave.
+        processes: who share the pictures; all get the same evaluation.
 
     Returns:
         The evaluation and its pictures, uint8 (N, H, W, 3).
@@ -86,7 +90,9 @@ def evaluate(
     known = load_prompts(config.evaluation_source)
     plan = EvaluationPlan(known, config.evaluation.samples, config.evaluation.seed)
     judges = (services, monitors)
-    found, drawn = draw_and_judge(policy, tables, judges, plan, config.sampling, advance, check)
+    found, drawn = draw_and_judge(
+        policy, tables, judges, plan, config.sampling, advance, check, processes
+    )
     health = picture_health(drawn.images, drawn.latent_rms, plan.prompts)
     evaluation = Evaluation(
         epoch=epoch,
@@ -106,6 +112,7 @@ def draw_and_judge(
     sampling: SamplingSection,
     advance: Callable[[int], None],
     check: Callable[[], None],
+    processes: Processes = ALONE,
 ) -> tuple[dict[str, Measured], Drawn]:
     """Draw a plan's pictures, and ask every reward about them while the next are drawn.
 
@@ -115,7 +122,7 @@ def draw_and_judge(
         judges: the rewards; no name twice.
         plan: what to draw.
         sampling: batch size and guidance.
-        advance, check: see `evaluate`.
+        advance, check, processes: see `evaluate`.
 
     Returns:
         Name of each reward and what it says; the pictures.
@@ -126,18 +133,22 @@ def draw_and_judge(
     # The epoch is no part of the noise: every model draws the same pictures.
     noise = (plan.seed, "evaluation", 0)
     waiting = [(services, Pending()) for services in judges]
-    pictures, sizes = [], []
-    for rollout in draw(policy, tables, plan.prompts, noise, sampling):
-        for services, pending in waiting:
-            submit(services, pending, rollout, plan.known)
-        pictures.append(rollout.images)
-        sizes.append(final_latent_rms(rollout))
-        advance(len(rollout))
-        check()
+    pictures, sizes = [], [np.empty(0)]
+    with processes.together(check):
+        for rollout in draw(policy, tables, plan.prompts, noise, sampling, processes=processes):
+            for services, pending in waiting:
+                submit(services, pending, rollout, plan.known)
+            pictures.append(rollout.images)
+            sizes.append(final_latent_rms(rollout))
+            advance(len(rollout))
+            check()
+        scores = [services.collect(pending, check) for services, pending in waiting]
     found: dict[str, Measured] = {}
-    for services, pending in waiting:
-        found |= _measured(services.collect(pending, check), plan.setting)
-    return found, Drawn(np.concatenate(pictures), np.concatenate(sizes))
+    for each in scores:
+        found |= _measured(all_scores(processes, each), plan.setting)
+    images = np.concatenate(pictures) if pictures else np.empty(0, np.uint8)
+    drawn = processes.gather_array(images), processes.gather_array(np.concatenate(sizes))
+    return found, Drawn(*drawn)
 
 
 def _measured(scores: Scores, setting: str) -> dict[str, Measured]:

@@ -5,7 +5,9 @@ to the same ones.
 """
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from trainer import checkpoints, gallery
 from trainer.guard import Verdict, verdicts
@@ -23,9 +25,15 @@ def watch(run: Run) -> Verdict | None:
     Returns:
         The verdict when the run has to end here, else None.
     """
-    guard = run.config.guard
-    if guard.action == "off":
+    if run.config.guard.action == "off":
         return None
+    verdict = run.processes.from_main(lambda: _judged(run))
+    return Verdict(**verdict) if verdict else None
+
+
+def _judged(run: Run) -> dict[str, Any] | None:
+    """The verdict of `watch` as JSON; in the main process alone."""
+    guard = run.config.guard
     evaluations = [
         evaluation
         for evaluation, _ in gallery.load_all(run.folder.evaluation)
@@ -42,7 +50,7 @@ def watch(run: Run) -> Verdict | None:
         run.terminal.say("guard: no monitor tells the pictures of every evaluation apart")
         return None
     _say(run, found[-1])
-    return found[-1] if over and guard.action == "stop" else None
+    return asdict(found[-1]) if over and guard.action == "stop" else None
 
 
 def deliver(run: Run, stopped: Verdict | None) -> tuple[Path, int]:

@@ -16,9 +16,17 @@ class Interrupts:
     A handler that raised by itself could leave an optimiser step half done, so the handler only
     notes the signal. After the first one the previous handlers are back, hence a second Ctrl-C
     quits at once. Must be entered on the main thread.
+
+    Args:
+        launched: this process is one of several. Its launcher, and whoever stops the launcher, may
+            each send a signal, so a second one is nothing new; nor does one end the process after
+            the block has ended with an error, which is yet to be told.
+        silent: another process says that the signal was received.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, launched: bool = False, silent: bool = False) -> None:
+        self._launched = launched
+        self._silent = silent
         self._signal_number: int | None = None
         self._previous: dict[signal.Signals, signal._HANDLER] = {}
 
@@ -49,14 +57,23 @@ class Interrupts:
         trace: TracebackType | None,
     ) -> None:
         self._restore()
+        if self._launched and error is not None:
+            for signal_number in _SIGNALS:
+                signal.signal(signal_number, signal.SIG_IGN)
 
     def _note(self, signal_number: int, frame: FrameType | None) -> None:
         del frame
+        if self._signal_number is not None:
+            return
         self._signal_number = signal_number
-        self._restore()
+        if not self._launched:
+            self._restore()
+        if self._silent:
+            return
+        hint = "" if self._launched else " (press Ctrl-C to quit at once without one)"
         print(
             f"\n{signal.Signals(signal_number).name} received: stopping at the next safe point "
-            "with a checkpoint (press Ctrl-C to quit at once without one)",
+            f"with a checkpoint{hint}",
             file=sys.stderr,
             flush=True,
         )

@@ -11,6 +11,7 @@ the state in which it began, so that a resumed run repeats it to the bit.
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from trainer.run import Moment, Run, open_run
 from trainer.rwr import effective_sample_size
 from trainer.sampling import Rollout
 from trainer.scores import Bools, Floats, Scores, usable
+from trainer.sharing import all_rollouts, all_scores, own_rollout
 from trainer.step_statistics import StepStats, UpdateStats
 from trainer.stops import RunStopped, Unusable
 from trainer.summary import write_summary
@@ -69,11 +71,14 @@ def train_epoch(run: Run) -> None:
     """One round: sample, score, normalise, update, record."""
     moment = run.moment()
     with run.saved_when_stopped(moment):
-        run.interrupts.check()
-        began = time.monotonic()
-        rollout, pending = _sample(run)
-        sampled = time.monotonic()
-        scores = run.services.collect(pending, run.interrupts.check)
+        with run.processes.together(run.check):
+            run.check()
+            began = time.monotonic()
+            drawn, pending = _sample(run)
+            sampled = time.monotonic()
+            found = run.services.collect(pending, run.check)
+        rollout = all_rollouts(run.processes, drawn)
+        scores = all_scores(run.processes, found)
         keep = usable(
             scores,
             rollout.prompts,
@@ -85,16 +90,18 @@ def train_epoch(run: Run) -> None:
     stats = _update(run, moment, rollout, signal, keep)
     seconds = (sampled - began, time.monotonic() - updating)
     _count(run, rollout, keep, stats)
-    record = _record(run, scores, signal, keep, stats, seconds) | _health(rollout)
-    run.metrics.append(record)
-    tell(run, record)
-    last = run.epoch == run.config.training.epochs
-    if last or run.epoch % run.config.checkpoints.every == 0:
-        run.save(run.moment())
+    with run.processes.together():
+        if run.metrics is not None:
+            record = _record(run, scores, signal, keep, stats, seconds) | _health(rollout)
+            run.metrics.append(record)
+            tell(run, record)
+        last = run.epoch == run.config.training.epochs
+        if last or run.epoch % run.config.checkpoints.every == 0:
+            run.save(run.moment())
 
 
 def _sample(run: Run) -> tuple[Rollout, Pending]:
-    """Draw the epoch's pictures; every batch is being scored while the next one is drawn."""
+    """Draw this process's pictures; every batch is being scored while the next one is drawn."""
     config = run.config
     each = config.sampling.samples_per_prompt
     drawn = run.prompts.draw(config.sampling.samples_per_epoch // each)
@@ -102,13 +109,14 @@ def _sample(run: Run) -> tuple[Rollout, Pending]:
     noise = (config.run.seed, "train", run.epoch)
     batches, pending = [], Pending()
     base = run.base if config.kl.use == "reward" else None
+    batches_of = (run.policy, run.tables, prompts, noise, config.sampling, base, run.processes)
     with run.terminal.phase("sampling", len(prompts)) as phase:
-        for batch in draw(run.policy, run.tables, prompts, noise, config.sampling, base):
+        for batch in draw(*batches_of):
             submit(run.services, pending, batch, run.prompts.drawn_from)
             batches.append(batch)
-            phase.advance(len(batch))
-            run.interrupts.check()
-    return Rollout.cat(batches), pending
+            phase.advance(len(batch) * run.processes.count)
+            run.check()
+    return own_rollout(batches, run.policy.device, with_base=base is not None), pending
 
 
 def _signal(run: Run, prompts: list[str], rewards: Mapping[str, Floats], keep: Bools) -> Float64s:
@@ -141,7 +149,8 @@ def _update(
             if run.average and not step.skipped:
                 run.average.update()
             if saved:
-                run.interrupts.check()
+                with run.processes.together(run.check):
+                    run.check()
 
         stats = algorithm.update(run, rollout, signal, keep, after_step)
     run.skipped_in_a_row = stats.consecutive_skipped(run.skipped_in_a_row)
@@ -158,8 +167,9 @@ def _update(
 def _begin(run: Run) -> None:
     """Measure the model as it is, and check that training it makes sense."""
     with run.saved_when_stopped(run.moment()):
-        if not run.config.training.is_regression:
-            check_ratio(run.policy, run.tables, run.config)
+        with run.processes.together(run.check):
+            if not run.config.training.is_regression:
+                check_ratio(run.policy, run.tables, run.config)
         check_rewards(_evaluate(run))
 
 
@@ -172,9 +182,8 @@ def _evaluate_if_due(run: Run) -> None:
 
 def _evaluate(run: Run) -> Evaluation:
     """Evaluate the model, or its average, unless an earlier process has done and written it."""
-    done = gallery.load(run.folder.evaluation, run.epoch)
-    if done:
-        return done[0]
+    if known := run.processes.from_main(lambda: _evaluation_on_disk(run)):
+        return Evaluation.model_validate(known)
     samples = run.config.evaluation.samples
     with run.averaged(), run.terminal.phase("evaluating", samples) as phase:
         evaluation, pictures = evaluate(
@@ -184,10 +193,13 @@ def _evaluate(run: Run) -> Evaluation:
             run.monitors,
             run.config,
             run.epoch,
-            phase.advance,
-            run.interrupts.check,
+            lambda count: phase.advance(count * run.processes.count),
+            run.check,
+            run.processes,
         )
-    gallery.save(run.folder.evaluation, evaluation, pictures)
+    with run.processes.together():
+        if run.processes.is_main:
+            gallery.save(run.folder.evaluation, evaluation, pictures)
     for name, measured in evaluation.judged.items():
         low, high = measured.ci95
         run.terminal.say(
@@ -195,6 +207,12 @@ def _evaluate(run: Run) -> Evaluation:
             f"(95 % interval {low:.4g} to {high:.4g}, {len(pictures)} pictures)"
         )
     return evaluation
+
+
+def _evaluation_on_disk(run: Run) -> dict[str, Any] | None:
+    """That of this moment, as JSON, if there is one."""
+    done = gallery.load(run.folder.evaluation, run.epoch)
+    return done[0].model_dump(mode="json") if done else None
 
 
 def _count(run: Run, rollout: Rollout, keep: Bools, stats: UpdateStats) -> None:
@@ -237,10 +255,17 @@ def _health(rollout: Rollout) -> dict[str, float]:
 
 
 def _finish(run: Run, stopped: Verdict | None) -> None:
-    """Evaluate for the last time, then write the weights and what there is to tell."""
+    """Evaluate for the last time, then write what came of the run."""
     with run.saved_when_stopped(run.moment()):
         _evaluate(run)
     stopped = stopped or watch(run)
+    with run.processes.together():
+        if run.processes.is_main:
+            _conclude(run, stopped)
+
+
+def _conclude(run: Run, stopped: Verdict | None) -> None:
+    """Write the weights and what there is to tell."""
     shots = gallery.load_all(run.folder.evaluation)
     if not shots or shots[0][0].epoch != 0:
         raise RunStopped(

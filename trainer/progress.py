@@ -27,6 +27,8 @@ def announce(run: Run) -> None:
     )
     sizes = ", ".join(f"{key} {value}" for key, value in config.sizes.as_dict().items())
     run.terminal.say(f"sizes: {sizes}")
+    if run.processes.count > 1:
+        run.terminal.say(f"{run.processes.count} processes; sizes are those of all together")
     if run.epoch:
         run.terminal.say(f"resumed after epoch {run.epoch}")
 

@@ -7,6 +7,7 @@ trains the guided prediction; without, their models collapsed after one round (a
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from trainer.conditioning import Conditioning
 from trainer.optimizer import take_step
 from trainer.picture_codec import Posterior
 from trainer.policy import Policy
+from trainer.processes import ALONE, Processes
 from trainer.rwr import weighted_denoising_loss
 from trainer.sections import RWRSection, TrainingSection
 from trainer.step_statistics import StepStats, UpdateStats, regression_stats
@@ -103,6 +105,7 @@ def regress_epoch(
     rwr: RWRSection,
     generator: torch.Generator,
     on_step: Callable[[StepStats], None] = lambda _: None,
+    processes: Processes = ALONE,
 ) -> UpdateStats:
     """Train on one epoch's pictures for `rwr.updates` optimiser steps.
 
@@ -113,13 +116,14 @@ def regress_epoch(
         rwr: how many updates, and what they train.
         generator: CPU generator of every draw; its state belongs in a checkpoint.
         on_step: called after every optimiser step.
+        processes: who share the micro-batches of every step; see `update_epoch`.
     """
     if rwr.fresh_optimizer:
         optimizer.state.clear()
     steps = []
     for rows in batches(len(denoiser.pictures), training.batch_size, rwr.updates, generator):
         draw = _drawn(denoiser, rows, training, rwr, generator)
-        steps.append(_optimiser_step(denoiser, optimizer, draw, training))
+        steps.append(_optimiser_step(denoiser, optimizer, draw, training, processes))
         on_step(steps[-1])
     return UpdateStats(steps)
 
@@ -161,15 +165,22 @@ def _drawn(
 
 
 def _optimiser_step(
-    denoiser: Denoiser, optimizer: torch.optim.Optimizer, draw: Draw, training: TrainingSection
+    denoiser: Denoiser,
+    optimizer: torch.optim.Optimizer,
+    draw: Draw,
+    training: TrainingSection,
+    processes: Processes,
 ) -> StepStats:
     """Accumulate the gradient over micro-batches, clip it, step."""
     parameters, scale = denoiser.policy.trainable_parameters(), denoiser.policy.loss_scale
     total = torch.zeros((), device=denoiser.policy.device)
-    for part in draw.split(training.micro_batch_size):
+    parts = draw.split(training.micro_batch_size)
+    for part in islice(parts, processes.rank, None, processes.count):
         loss = denoiser.loss(part).sum() / len(draw.rows)
         (loss * scale).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
+    processes.sum_gradients(parameters)
+    total = processes.gather(total[None]).sum()
     for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad /= scale

@@ -18,6 +18,9 @@ from shared.schema import Identity, ScoreResponse
 from trainer.scores import Images
 from trainer.stops import Outage, RunStopped
 
+CONNECTIONS = 8
+"""Requests to a service at a time, of a whole run."""
+
 _POLL_S = 0.2
 _START_DEADLINE_S = 5.0
 _NOTIFY_EVERY_S = 30.0
@@ -71,6 +74,7 @@ class RewardService:
         pinned: identity from a checkpoint, which the service must still have.
         deadline_s: how long one request may take before it counts as lost.
         max_outage_s: how long the service may stay away.
+        connections: requests to it at a time.
         notify: gets one line for the person at the terminal when an outage begins or ends.
 
     Raises:
@@ -86,6 +90,7 @@ class RewardService:
         deadline_s: float,
         max_outage_s: float,
         notify: Callable[[str], None],
+        connections: int = CONNECTIONS,
     ) -> None:
         self.name = source.name
         self._urls = " and ".join(source.urls)
@@ -101,6 +106,7 @@ class RewardService:
                 source.urls,
                 api_key=source.api_key,
                 deadline_s=_START_DEADLINE_S,
+                max_connections=connections,
                 expected_identity=pinned,
             )
         except RewardError as error:

@@ -20,7 +20,7 @@ import numpy as np
 
 from shared.client import Metadata
 from shared.schema import Identity, ItemFault
-from trainer.reward_service import Request, RewardService, RewardSource
+from trainer.reward_service import CONNECTIONS, Request, RewardService, RewardSource
 from trainer.scores import NOT_FINITE, Images, Scores
 
 _ITEM_TRIES = 3  # a retryable fault of one picture: sent this often, then masked
@@ -42,6 +42,7 @@ class RewardServices:
         deadline_s: how long one request may take before it counts as lost.
         max_outage_s: how long a service may stay away.
         notify: gets one line for the person at the terminal when an outage begins or ends.
+        processes: who ask them; the connections that a run may have are divided among these.
     """
 
     def __init__(
@@ -51,11 +52,13 @@ class RewardServices:
         deadline_s: float,
         max_outage_s: float,
         notify: Callable[[str], None],
+        processes: int = 1,
     ) -> None:
         self._sources = list(sources)
         self._deadline_s = deadline_s
         self._max_outage_s = max_outage_s
         self._notify = notify
+        self._connections = max(1, CONNECTIONS // processes)
         self._services: list[RewardService] = []
 
     def __enter__(self) -> Self:
@@ -87,6 +90,7 @@ class RewardServices:
                     deadline_s=self._deadline_s,
                     max_outage_s=self._max_outage_s,
                     notify=self._notify,
+                    connections=self._connections,
                 )
             )
 

@@ -8,6 +8,7 @@ from trainer.base_policy import BasePolicy
 from trainer.ddim import DDIMTables
 from trainer.picture_health import Floats, latent_rms
 from trainer.policy import Policy
+from trainer.processes import ALONE, Processes
 from trainer.prompt_sets import PromptSet
 from trainer.rewards import Pending, RewardServices
 from trainer.sampling import Rollout, noise_seed, sample, trajectory_noise
@@ -21,6 +22,7 @@ def draw(
     noise: tuple[int, str, int],
     sampling: SamplingSection,
     base: BasePolicy | None = None,
+    processes: Processes = ALONE,
 ) -> Iterator[Rollout]:
     """Draw one picture per prompt, in batches.
 
@@ -31,12 +33,14 @@ def draw(
         noise: (seed, purpose, epoch) of `noise_seed`.
         sampling: batch size and guidance.
         base: measure the divergence from it too.
+        processes: who draws them; each draws its share of the batches.
 
     Yields:
-        The batches in order.
+        The batches of this process, in order.
     """
     policy.remember(prompts)
-    for first in range(0, len(prompts), sampling.batch_size):
+    starts = range(0, len(prompts), sampling.batch_size)
+    for first in (starts[place] for place in processes.share(len(starts))):
         part = prompts[first : first + sampling.batch_size]
         seeds = [noise_seed(*noise, first + offset) for offset in range(len(part))]
         trajectory = trajectory_noise(seeds, len(tables), policy.latent_shape)

@@ -1,14 +1,12 @@
 """A run while it trains: its live parts, and how they become a checkpoint and come back."""
 
 import os
-import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from trainer import checkpoints
@@ -19,28 +17,22 @@ from trainer.config import Config
 from trainer.configured_rewards import services_of
 from trainer.ddim import DDIMTables
 from trainer.devices import device_named
-from trainer.exporter import MetricsExporter
 from trainer.interrupts import Interrupts
+from trainer.launch import launched
 from trainer.loading import load_policy
 from trainer.optimizer import make_optimizer
 from trainer.policy import Policy
+from trainer.processes import Processes
 from trainer.prompts import PromptSampler, load_prompts
-from trainer.recipe_files import read_recipe
+from trainer.resumption import checkpoint_of
 from trainer.rewards import RewardServices
 from trainer.run_folder import RunFolder
+from trainer.run_records import open_records
 from trainer.sections import EMASection
-from trainer.stops import ConfigError, RunStopped
+from trainer.stops import ProcessLost, RunStopped
 from trainer.terminal import Terminal
-from trainer.tracking import MetricsLog, metrics_of
+from trainer.tracking import MetricsLog
 from trainer.weight_average import WeightAverage
-
-# Settings that do not change the result, so a resumed run may have others. Where a reward is asked
-# for is one; its weight is none, and so the set of rewards cannot change unnoticed either. The
-# guard decides when a run ends, not what is in it until then.
-_FREE = re.compile(
-    r"run\.(dir|name):|rewards\.[^:]*\.(urls|api_key_env):|monitors[.:]"
-    r"|scoring\.(api_key_file|deadline_s|max_outage_s):|checkpoints\.|guard\.|tracking\."
-)
 
 
 @dataclass(frozen=True)
@@ -56,12 +48,14 @@ class Run:
     """The live parts of a run. `open_run` makes one.
 
     Attributes:
+        processes: who train it together; all have the same weights, statistics and generators.
         trackers: the latest rewards of each prompt, for each reward on its own.
         epoch: epochs finished.
         base: the model before training, where `kl.coefficient` asks for it.
         average: of the trained weights, where `ema.decay` asks for it.
         shuffling: order of samples and timesteps in the update. The noise of the pictures needs
             no generator that lasts: each picture has its own, see `sampling.noise_seed`.
+        metrics: in the main process alone.
         best_epoch: epoch of the best evaluation so far, whose checkpoint is kept; None without a
             guard.
         reward_queries, masked, skipped_steps, skipped_in_a_row: see `RunState`.
@@ -70,6 +64,7 @@ class Run:
     """
 
     config: Config
+    processes: Processes
     folder: RunFolder
     terminal: Terminal
     interrupts: Interrupts
@@ -83,7 +78,7 @@ class Run:
     trackers: dict[str, PerPromptTracker]
     prompts: PromptSampler
     shuffling: torch.Generator
-    metrics: MetricsLog
+    metrics: MetricsLog | None
     epoch: int = 0
     best_epoch: int | None = None
     reward_queries: int = 0
@@ -98,6 +93,15 @@ class Run:
         """Seconds of training and evaluation so far, without set-up."""
         return self.seconds_before + time.monotonic() - self.started
 
+    def check(self) -> None:
+        """Call where the run can be left.
+
+        Raises:
+            RunStopped: a signal has arrived, or another process has been stopped.
+        """
+        self.interrupts.check()
+        self.processes.check()
+
     def maximizes(self, reward: str) -> bool:
         """Whether more of a reward is better."""
         return self.services.identities[reward].direction == "maximize"
@@ -111,17 +115,23 @@ class Run:
             skipped_steps=self.skipped_steps,
             skipped_in_a_row=self.skipped_in_a_row,
             seconds=self.seconds,
-            metrics_bytes=self.metrics.length(),
+            metrics_bytes=self.metrics.length() if self.metrics else 0,
             prompts=self.prompts.state_dict(),
             trackers={name: each.state_dict() for name, each in self.trackers.items()},
             identities=self.services.identities | self.monitors.identities,
             config=self.config.model_dump(mode="json"),
             average_updates=self.average.updates if self.average else 0,
+            processes=self.processes.count,
         )
         return Moment(state, {"shuffling": self.shuffling.get_state()})
 
     def save(self, moment: Moment) -> None:
-        """Write a checkpoint of a moment since which the weights have not changed."""
+        """Write a checkpoint of a moment since which the weights have not changed.
+
+        The main process does; the others have nothing to do.
+        """
+        if not self.processes.is_main:
+            return
         checkpoint = Checkpoint(
             state=moment.state,
             weights=self.policy.state(),
@@ -139,20 +149,27 @@ class Run:
             yield
 
     def saved(self, moment: Moment) -> bool:
-        """True when the checkpoint of this moment is on the disk."""
-        newest = checkpoints.newest(self.folder.checkpoints)
-        return newest is not None and newest.name == checkpoints.name(moment.state.epoch)
+        """True when the checkpoint of this moment is on the disk; all processes must ask."""
+
+        def newest_is_of_it() -> bool:
+            newest = checkpoints.newest(self.folder.checkpoints)
+            return newest is not None and newest.name == checkpoints.name(moment.state.epoch)
+
+        return bool(self.processes.from_main(newest_is_of_it))
 
     @contextmanager
     def saved_when_stopped(self, moment: Moment) -> Iterator[None]:
         """Leave a checkpoint of `moment` behind when the block is stopped.
 
-        The block must not change the weights.
+        The block must not change the weights. What stops it stops every process there.
         """
         try:
             yield
-        except RunStopped:
-            self.save(moment)
+        except RunStopped as stop:
+            # The others wait: the launcher ends them all once the first of them has failed.
+            lost = isinstance(stop, ProcessLost)
+            with nullcontext() if lost else self.processes.together():
+                self.save(moment)
             self.terminal.say(
                 f"checkpoint after epoch {moment.state.epoch} written to {self.folder.checkpoints}"
             )
@@ -175,6 +192,11 @@ class Run:
         self.skipped_steps = state.skipped_steps
         self.skipped_in_a_row = state.skipped_in_a_row
         self.seconds_before = state.seconds
+        if state.processes != self.processes.count:
+            self.terminal.say(
+                f"the run goes on with {self.processes.count} processes in place of "
+                f"{state.processes}: the same up to rounding, which may add up"
+            )
 
 
 @contextmanager
@@ -189,32 +211,45 @@ def open_run(config: Config, *, resume: bool) -> Iterator[Run]:
         RunStopped: the folder, the configuration, a service or the model does not fit.
     """
     folder = RunFolder(config.folder)
-    folder.refuse_reuse(resume)
-    checkpoint = _checkpoint(folder, config) if resume else None
-    state = checkpoint.state if checkpoint else None
-    all_prompts = load_prompts(config.prompts.source)
-    load_prompts(config.evaluation_source, "evaluation.prompts")  # told before the model loads
     with ExitStack() as stack:
-        terminal = stack.enter_context(
-            Terminal(config.training.epochs, state.epoch if state else 0)
-        )
-        config.require_reward()
-        patience = (config.scoring, terminal.say)
-        services = stack.enter_context(services_of("rewards", config.rewards, *patience))
-        monitors = stack.enter_context(services_of("monitors", config.monitors, *patience))
-        for each in (services, monitors):
-            each.connect(state.identities if state else None)
-        if config.run.threads is not None:
-            torch.set_num_threads(config.run.threads)
-        policy = load_policy(config.model, device_named(config.run.device), config.run.seed)
-        tables = policy.tables(config.sampling.steps, config.sampling.eta)
-        stack.callback(os.close, folder.claim(config.to_toml()))
-        terminal.keep_log(folder.log)
+        processes = stack.enter_context(launched(config.model.dtype, config.scoring.max_outage_s))
+        processes.require_same("the configuration", config.flat())
+        with processes.together():
+            folder.refuse_reuse(resume)
+            checkpoint = checkpoint_of(folder, config) if resume else None
+            state = checkpoint.state if checkpoint else None
+            all_prompts = load_prompts(config.prompts.source)
+            # Told before the model loads.
+            load_prompts(config.evaluation_source, "evaluation.prompts")
+            done, silent = state.epoch if state else 0, not processes.is_main
+            terminal = stack.enter_context(Terminal(config.training.epochs, done, silent=silent))
+            config.require_reward()
+            patience = (config.scoring, terminal.say, processes.count)
+            services = stack.enter_context(services_of("rewards", config.rewards, *patience))
+            monitors = stack.enter_context(services_of("monitors", config.monitors, *patience))
+            for each in (services, monitors):
+                each.connect(state.identities if state else None)
+            device = device_named(config.run.device, processes)
+        processes.require_same("the version of the rewards", _versions(services, monitors))
+        processes.require_same("the epoch to resume after", done)
+        processes.use_device(device)
+        with processes.together():
+            if config.run.threads is not None:
+                torch.set_num_threads(config.run.threads)
+            policy = load_policy(config.model, device, config.run.seed)
+            tables = policy.tables(config.sampling.steps, config.sampling.eta)
+        metrics = None
+        with processes.together():
+            if processes.is_main:
+                stack.callback(os.close, folder.claim(config.to_toml()))
+                terminal.keep_log(folder.log)
+                metrics = open_records(config, folder, state, stack)
         run = Run(
             config=config,
+            processes=processes,
             folder=folder,
             terminal=terminal,
-            interrupts=stack.enter_context(Interrupts()),
+            interrupts=stack.enter_context(Interrupts(launched=processes.count > 1, silent=silent)),
             services=services,
             monitors=monitors,
             policy=policy,
@@ -229,15 +264,7 @@ def open_run(config: Config, *, resume: bool) -> Iterator[Run]:
             },
             prompts=PromptSampler(all_prompts, config.run.seed),
             shuffling=torch.Generator().manual_seed(config.run.seed),
-            metrics=stack.enter_context(
-                MetricsLog(
-                    folder.metrics,
-                    folder.tensorboard if config.tracking.tensorboard else None,
-                    length=state.metrics_bytes if state else 0,
-                    epoch=state.epoch if state else 0,
-                    exporter=_exporter(config, stack),
-                )
-            ),
+            metrics=metrics,
         )
         if checkpoint:
             run.restore(checkpoint)
@@ -245,41 +272,11 @@ def open_run(config: Config, *, resume: bool) -> Iterator[Run]:
         yield run
 
 
+def _versions(*services: RewardServices) -> dict[str, str]:
+    return {name: known.version for each in services for name, known in each.identities.items()}
+
+
 def _average(policy: Policy, ema: EMASection) -> WeightAverage | None:
     if not ema.decay:
         return None
     return WeightAverage(policy.named_trained(), ema.decay, warmup=ema.warmup)
-
-
-def _exporter(config: Config, stack: ExitStack) -> MetricsExporter | None:
-    """What shows the run to Prometheus until the stack is left, if that is asked for."""
-    tracking = config.tracking
-    if tracking.prometheus_port is None:
-        return None
-    address = tracking.prometheus_host, tracking.prometheus_port
-    shown = metrics_of(config.rewards)
-    return stack.enter_context(MetricsExporter(*address, config.run.name, shown))
-
-
-def _checkpoint(folder: RunFolder, config: Config) -> Checkpoint | None:
-    """The newest checkpoint of a run, None when it was stopped before its first one.
-
-    Raises:
-        RunStopped: the run has another configuration.
-    """
-    try:
-        # Not `load_config`, which would lay the environment over what was written.
-        old = Config.model_validate(read_recipe(folder.config))
-    except ValidationError as error:
-        raise RunStopped(
-            f"{folder.config} is not a configuration of this version ({error.error_count()} "
-            "settings do not fit); resume the run with the version that started it"
-        ) from None
-    changed = [line for line in old.differences(config) if not _FREE.match(line)]
-    if changed:
-        raise ConfigError(
-            f"the run in {folder.path} has another configuration ({'; '.join(changed)}); resume "
-            "it with its own, or start a new run with another --set run.name=NAME"
-        )
-    newest = checkpoints.newest(folder.checkpoints)
-    return checkpoints.load(newest) if newest else None

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trainer.loss import PairLoss
+from trainer.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,15 @@ class Totals:
         self._sums += torch.stack([part.sum() for part in parts])
         self._low = torch.minimum(self._low, outcome.ratio.min())
         self._high = torch.maximum(self._high, outcome.ratio.max())
+
+    def share(self, processes: Processes) -> None:
+        """Take in what the other processes have added up."""
+        if processes.count == 1:
+            return
+        mine = torch.stack([*self._sums, self._low, self._high])
+        rows = processes.gather(mine[None])
+        self._sums = rows[:, :-2].sum(0)
+        self._low, self._high = rows[:, -2].min(), rows[:, -1].max()
 
     def stats(self, grad_norm: Tensor, pairs: int, evaluated: int) -> StepStats:
         """Fetch the numbers: the one wait for the device in an optimiser step.

@@ -28,10 +28,11 @@ class Terminal:
     Args:
         epochs: epochs of the run; None for what has none, and no bar of them.
         done: epochs finished already.
+        silent: show nothing, as another process of the run does.
     """
 
-    def __init__(self, epochs: int | None = None, done: int = 0) -> None:
-        self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    def __init__(self, epochs: int | None = None, done: int = 0, *, silent: bool = False) -> None:
+        self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True, quiet=silent)
         self._progress = Progress(
             TextColumn("{task.description}", justify="left"),
             BarColumn(bar_width=32),
@@ -41,7 +42,7 @@ class Terminal:
             TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=False),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=silent or not self._console.is_terminal,
             transient=True,
         )
         self._epochs = self._progress.add_task(

@@ -21,6 +21,7 @@ from trainer.kl import step_kl, with_kl
 from trainer.loss import PairLoss, Surrogate, ppo_loss
 from trainer.optimizer import take_step
 from trainer.policy import Policy
+from trainer.processes import ALONE, Processes
 from trainer.sampling import Rollout
 from trainer.sections import TrainingSection
 from trainer.step_statistics import StepStats, Totals, UpdateStats
@@ -107,6 +108,7 @@ def update_epoch(
     on_step: Callable[[StepStats], None] = lambda _: None,
     surrogate: Surrogate = ppo_loss,
     penalty: BasePenalty | None = None,
+    processes: Processes = ALONE,
 ) -> UpdateStats:
     """Train on one epoch's samples, `training.inner_epochs` times over.
 
@@ -122,6 +124,8 @@ def update_epoch(
         on_step: called after every optimiser step.
         surrogate: loss of a pair: that of DDPO-IS, or of DDPO-SF.
         penalty: what is added to the loss of every pair; it takes one more forward pass for each.
+        processes: who share the micro-batches of every step. All have the same rollout, advantages
+            and generator, and the same weights before and after.
 
     Raises:
         ValueError: lengths differ, the batch size does not divide them, or an advantage of a
@@ -133,7 +137,15 @@ def update_epoch(
         for pairs in epoch_pairs(scorer.rollout.log_probs.shape, training, generator):
             steps.append(
                 _optimiser_step(
-                    scorer, optimizer, pairs, advantages, valid, training, surrogate, penalty
+                    scorer,
+                    optimizer,
+                    pairs,
+                    advantages,
+                    valid,
+                    training,
+                    surrogate,
+                    penalty,
+                    processes,
                 )
             )
             on_step(steps[-1])
@@ -184,6 +196,7 @@ def _optimiser_step(
     training: TrainingSection,
     surrogate: Surrogate,
     penalty: BasePenalty | None,
+    processes: Processes,
 ) -> StepStats:
     """Accumulate the gradient over micro-batches, clip it, step."""
     samples = pairs[:, 0].numpy()
@@ -198,12 +211,15 @@ def _optimiser_step(
     # All that depends on data is on the device before the loop, which therefore never waits.
     weights = torch.from_numpy(np.where(valid, advantages, 0)).float().to(scorer.policy.device)
     placed = trained.to(scorer.policy.device)
-    for first in range(0, len(placed), training.micro_batch_size):
+    starts = range(0, len(placed), training.micro_batch_size)
+    for first in starts[processes.rank :: processes.count]:
         batch = placed[first : first + training.micro_batch_size].unbind(1)
         outcome = _pair_loss(scorer, batch, weights, training, surrogate, penalty)
         scaled = outcome.loss.sum() * (scorer.policy.loss_scale / count)
         scaled.backward()  # type: ignore[no-untyped-call]
         totals.add(outcome)
+    processes.sum_gradients(parameters)
+    totals.share(processes)
     for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad /= scorer.policy.loss_scale
