@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: bench chaos check compose-test demo demo-alignment docs fmt help install results test
+.PHONY: bench chaos check compose-test demo demo-alignment docs fmt help install results test test-distributed
 
 demo: $(READY) ## train on the JPEG reward, two processes on this machine, into runs/demo/
 	@bash scripts/demo.sh compressibility
@@ -16,6 +16,9 @@ demo-alignment: $(READY) ## train on what a LLaVA says of the pictures, into run
 
 test: check ## run check, then all tests in random order with branch coverage
 	$(BIN)/pytest --cov --cov-report=term
+
+test-distributed: $(READY) ## run the tests that start several processes of one training run
+	$(BIN)/pytest -m distributed
 
 check: $(READY) ## formatting, lint, types and import rules, changing nothing
 	$(BIN)/ruff format --check . && $(BIN)/ruff check .

@@ -28,6 +28,7 @@ from trainer.configured_rewards import services_of
 from trainer.devices import device_named
 from trainer.evaluation import EvaluationPlan, draw_and_judge
 from trainer.gallery import Measured
+from trainer.launcher import require_alone
 from trainer.loading import load_policy
 from trainer.prompts import load_prompts
 from trainer.rewards import RewardServices
@@ -75,6 +76,7 @@ def compare(asked: Comparison) -> tuple[Path, Results]:
         RunStopped: the run, a checkpoint, a prompt set, a service or the model does not fit, the
             folder is taken, or fewer than two pictures of a model could be scored.
     """
+    require_alone("ddpo evaluate")
     folder = RunFolder(asked.run)
     folder.require_run()
     config = load_config(folder.config)

@@ -6,6 +6,7 @@ from pathlib import Path
 from trainer import checkpoints, gallery
 from trainer.config import Config
 from trainer.devices import device_named
+from trainer.launcher import require_alone
 from trainer.loading import load_policy
 from trainer.rollouts import draw
 from trainer.run_folder import RunFolder
@@ -29,6 +30,7 @@ def draw_sheet(
         RunStopped: the model cannot be loaded, the run has no checkpoint, or a picture is not
             finite.
     """
+    require_alone("ddpo sample")
     policy = load_policy(config.model, device_named(config.run.device), config.run.seed)
     if trained_by is not None:
         folder = RunFolder(trained_by)

@@ -6,6 +6,7 @@ as `RANK.safetensors`.
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trainer.base_policy import BasePolicy
+from trainer.kl import Divergence
 from trainer.launch import launched
 from trainer.optimizer import make_optimizer
 from trainer.picture_codec import Posterior
 from trainer.policy import Policy
 from trainer.processes import Processes
 from trainer.regression import Denoiser, WeightedPictures, regress_epoch
-from trainer.sampling import noise_seed, sample, trajectory_noise
+from trainer.sampling import Rollout, noise_seed, sample, trajectory_noise
+from trainer.scores import Scores
 from trainer.sections import ModelSection, RWRSection, TrainingSection
+from trainer.sharing import all_rollouts, all_scores, own_rollout
 from trainer.step_statistics import UpdateStats
 from trainer.stops import ConfigError, Interrupted, RunStopped
+from trainer.unet_policy import UNetPolicy
 from trainer.update import BasePenalty, PairScorer, update_epoch
 
 MICRO = Path(__file__).parent.parent / "golden" / "micro_sd"
@@ -49,6 +54,43 @@ def found(processes: Processes) -> dict[str, Any]:
         "said": processes.gather_json({"rank": rank, "text": "a\nb"}),
         "from_main": processes.from_main(lambda: {"rank": rank}),
         "gradients": [None if p.grad is None else p.grad.tolist() for p in (first, second, third)],
+    }
+
+
+def shared(processes: Processes) -> dict[str, Any]:
+    """Pictures and scores of which the first process has none."""
+    here = torch.device("cpu")
+    rank, steps = processes.rank, 2
+    drawn = Rollout(
+        prompts=["a cat", "é\nb"],
+        latents=torch.full((2, steps + 1, 4, 8, 8), 1.5),
+        log_probs=torch.full((2, steps), 0.5),
+        images=np.full((2, 16, 16, 3), 200, np.uint8),
+        valid=np.array([True, False]),
+        divergence=Divergence(torch.ones(2, steps), torch.zeros(2, steps)),
+    )
+    rollout = all_rollouts(processes, own_rollout([drawn][:rank], here, with_base=True))
+    own = Scores(
+        by_reward={"r": np.array([1 / 3, np.nan])[: 2 * rank]},
+        valid=np.array([True, False])[: 2 * rank],
+        faults=Counter({"ugly": rank}),
+        example="ugly: it is" if rank else "",
+        wait_s=1.0 - rank,
+        scoring_s=1.5,
+    )
+    scores = all_scores(processes, own)
+    assert rollout.divergence is not None
+    return {
+        "prompts": rollout.prompts,
+        "latents": list(rollout.latents.shape),
+        "log_probs": rollout.log_probs.tolist(),
+        "divergence": rollout.divergence.exact.tolist(),
+        "brightness": rollout.images.mean(axis=(1, 2, 3)).tolist(),
+        "valid": [rollout.valid.tolist(), scores.valid.tolist()],
+        "scores": scores.by_reward["r"].tolist(),
+        "faults": dict(+scores.faults),
+        "example": scores.example,
+        "seconds": [scores.wait_s, scores.scoring_s],
     }
 
 
@@ -114,7 +156,7 @@ class Updates:
         self.gradients: dict[str, Tensor] = {}
 
     def policy(self) -> Policy:
-        policy = Policy.load(ModelSection(path=str(MICRO), train="lora"), seed=3)
+        policy = UNetPolicy.load(ModelSection(path=str(MICRO), train="lora"), seed=3)
         generator = torch.Generator().manual_seed(4)
         with torch.no_grad():
             for parameter in policy.trainable_parameters():
@@ -182,7 +224,12 @@ def main(folder: Path) -> None:
     with launched("fp32", 1.0) as processes:
         updates = Updates(processes)
         metrics = {"ddpo": updates.ddpo().metrics(), "rwr": updates.rwr().metrics()}
-        results = {"found": found(processes), "metrics": metrics, "stops": Stops(processes).all()}
+        results = {
+            "found": found(processes),
+            "shared": shared(processes),
+            "metrics": metrics,
+            "stops": Stops(processes).all(),
+        }
     save_file(updates.gradients, folder / f"{processes.rank}.safetensors")
     (folder / f"{processes.rank}.json").write_text(json.dumps(results))
 

@@ -40,3 +40,31 @@ def test_the_handlers_of_before_come_back() -> None:
     with Interrupts():
         assert signal.getsignal(signal.SIGTERM) is not before[1]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def signalled_twice() -> None:
+    with Interrupts(launched=True) as interrupts:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)  # passed on by the launcher
+        interrupts.check()
+
+
+def test_of_several_processes_none_quits_before_it_has_told_why(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(Interrupted):
+            signalled_twice()
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert capsys.readouterr().err.count("received") == 1
+
+
+def test_one_process_says_that_a_signal_came(capsys: pytest.CaptureFixture[str]) -> None:
+    with Interrupts(launched=True, silent=True) as interrupts:
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupts.requested
+    assert capsys.readouterr().err == ""

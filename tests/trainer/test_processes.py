@@ -64,6 +64,22 @@ def test_every_process_gets_what_all_have(both: list[dict[str, Any]]) -> None:
         assert each["gradients"] == [[3, 6], [1, 1], None]
 
 
+def test_all_have_the_pictures_and_scores_that_one_has(both: list[dict[str, Any]]) -> None:
+    for each in both:
+        assert str(each["shared"].pop("scores")) == str([1 / 3, math.nan])
+        assert each["shared"] == {
+            "prompts": ["a cat", "é\nb"],
+            "latents": [2, 3, 4, 8, 8],
+            "log_probs": [[0.5, 0.5]] * 2,
+            "divergence": [[1, 1]] * 2,
+            "brightness": [200, 200],
+            "valid": [[True, False]] * 2,
+            "faults": {"ugly": 1},
+            "example": "ugly: it is",
+            "seconds": [1, 3],
+        }
+
+
 def test_two_processes_have_the_gradients_of_one(
     folder: Path, alone: tuple[Updates, dict[str, UpdateStats]]
 ) -> None:

@@ -37,3 +37,10 @@ def test_what_has_no_epochs_shows_no_bar_of_them(
     said = capsys.readouterr().out
     assert "drawing" in said
     assert ("epochs" in said) is shown
+
+
+def test_a_silent_one_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with Terminal(2, silent=True) as terminal, terminal.phase("drawing", 4) as phase:
+        phase.advance(1)
+        terminal.say("unheard")
+    assert capsys.readouterr().out == ""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.launcher import require_alone
 from trainer.stops import RunStopped
 from trainer.studies.repeat import repeat
 from trainer.studies.results import results, table
@@ -44,6 +45,7 @@ class Session:
             RunStopped: the study cannot be run or go on, was interrupted, or a curve that was
                 run again is another.
         """
+        require_alone("ddpo compare")
         study = Study.read(self.study)
         path = self.rows or self.runs / study.name / "rows.json"
         rows, cells = RowsFile(path), study.chosen(self.cells)
