@@ -34,6 +34,8 @@ FOREIGN_OPTIONS = {
     *("--strict", "--check", "--help", "--appendonly", "--maxmemory-policy"),
     *("--build", "--build-arg", "--scale", "--profile"),
     *("--namespace", "--from-literal"),
+    *("--nproc-per-node", "--max-restarts", "--shutdown-timeout"),
+    *("--cpu", "--multi", "--num"),  # cut at the underscore
 }
 
 

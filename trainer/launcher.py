@@ -48,7 +48,7 @@ def refuse_unsupported(environment: Mapping[str, str], dtype: str) -> None:
     if "RANK" not in environment and {"MASTER_ADDR", "ACCELERATE_DYNAMO_BACKEND"} <= {*environment}:
         raise ConfigError(
             "accelerate was asked for several processes, but started this one alone, as it does on "
-            "CPUs; start them with `torchrun --nproc_per_node N -m trainer train …`, or unset "
+            "CPUs; start them with `torchrun --nproc-per-node N -m trainer train …`, or unset "
             "MASTER_ADDR if one was meant"
         )
 

@@ -17,9 +17,10 @@ class RunSection(Section):
     seed: Seed = 0
     """Every random draw of the run derives from this number."""
     threads: Count | None = None
-    """CPU threads for torch; unset leaves torch's own choice."""
+    """CPU threads of each process for torch; unset leaves torch's own choice."""
     device: str = "auto"
-    """`auto` takes the first GPU if there is one, else the CPU; or a torch device such as `cpu`."""
+    """`auto` takes the first GPU if there is one, else the CPU; or a torch device such as `cpu`. Of
+    several processes each takes a GPU of its own."""
 
 
 class LoraSection(Section):
