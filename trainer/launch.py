@@ -36,6 +36,7 @@ def launched(dtype: str, max_outage_s: float) -> Iterator[Processes]:
         return
     try:
         store, rank, count = next(rendezvous("env://"))
+        store = c10d.PrefixStore(_attempt(), store)
         dist.init_process_group(
             "gloo",
             store=c10d.PrefixStore("exchanges", store),
@@ -53,3 +54,14 @@ def launched(dtype: str, max_outage_s: float) -> Iterator[Processes]:
         yield Processes(rank, count, local_rank, c10d.PrefixStore("processes", store))
     finally:
         dist.destroy_process_group()
+
+
+def _attempt() -> str:
+    """A name for this start of the processes, as what earlier ones stored may still be there.
+
+    On one machine torchrun may keep its store when it starts the processes again. Over several it
+    makes a new one, and the machines need not have counted alike.
+    """
+    here = os.environ.get("LOCAL_WORLD_SIZE")
+    one_machine = here is not None and here == os.environ.get("WORLD_SIZE")
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if one_machine else "0"
