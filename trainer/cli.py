@@ -1,12 +1,13 @@
 """The `ddpo` command. torch is imported only by the commands that need it."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from trainer import preparation
+from trainer.command_options import named_services
 from trainer.config import load_config
 from trainer.recipe_files import recipe_names, recipe_path
 from trainer.run_folder import RunFolder
@@ -68,7 +69,10 @@ def train(
     """Train a model against a reward service."""
     overrides = [*(set_ or []), *([f"run.name={name}"] if name else [])]
     overrides += [f"training.algorithm={algorithm}"] if algorithm else []
-    rewards, monitors = _services("reward", reward or []), _services("monitor", monitor or [])
+    rewards, monitors = (
+        named_services("reward", reward or []),
+        named_services("monitor", monitor or []),
+    )
     config = load_config(recipe, overrides, rewards, monitors)
     config.require_reward()  # told before torch is imported
     resume = resume or (continue_ and RunFolder(config.folder).used)
@@ -164,7 +168,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Compare the base model with checkpoints of a run, on any prompts and by any rewards."""
-    rewards = _services("reward", reward)
+    rewards = named_services("reward", reward)
 
     from trainer.comparison import Comparison, compare
     from trainer.comparison_results import table
@@ -210,7 +214,7 @@ def compare(
     ] = False,
 ) -> None:
     """Run a study: algorithms × rewards × seeds; what is interrupted goes on where it was."""
-    named = _services("reward", reward), _services("monitor", monitor or [])
+    named = named_services("reward", reward), named_services("monitor", monitor or [])
 
     from trainer.studies.runner import Services
     from trainer.studies.session import Session
@@ -260,24 +264,7 @@ def report(
     typer.echo(write_report(RunFolder(run)))
 
 
-def _services(kind: str, options: Sequence[str]) -> dict[str, str]:
-    """`name=url` options as a table; a URL may be several with commas.
-
-    Raises:
-        ConfigError: an option has another form, or a name comes twice.
-    """
-    rewards: dict[str, str] = {}
-    for option in options:
-        name, equals, url = (part.strip() for part in option.partition("="))
-        if not equals or not name or not url:
-            raise ConfigError(
-                f"--{kind} {option!r} is not of the form NAME=URL, for example "
-                "jpeg_compressibility=http://localhost:8001"
-            )
-        if name in rewards:
-            raise ConfigError(f"--{kind} {name} is given twice; keep one")
-        rewards[name] = url
-    return rewards
+app.command()(preparation.plan)
 
 
 def main() -> None:

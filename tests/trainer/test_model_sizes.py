@@ -1,0 +1,43 @@
+"""Weights counted from a configuration are those that are loaded."""
+
+from pathlib import Path
+
+import pytest
+
+from trainer.model_sizes import model_sizes
+from trainer.pipeline import load_pipeline
+from trainer.policy import Policy
+from trainer.sections import LoraSection, ModelSection
+from trainer.stops import ConfigError
+
+
+@pytest.mark.parametrize("train", ["lora", "full"])
+def test_as_many_weights_as_are_loaded(micro_sd: Path, train: str) -> None:
+    model = ModelSection.model_validate({"path": str(micro_sd), "train": train})
+    pipeline, policy, sizes = load_pipeline(model), Policy.load(model), model_sizes(model)
+    assert sizes is not None
+    assert sizes.parts == {
+        name: sum(each.numel() for each in getattr(pipeline, name).parameters())
+        for name in ("unet", "text_encoder", "vae")
+    }
+    assert sizes.trained == sum(each.numel() for each in policy.trainable_parameters())
+    assert sizes.latent_shape == policy.latent_shape
+
+
+def test_stable_diffusion_1_is_known_without_its_files() -> None:
+    """The published numbers of weights: UNet, text encoder, VAE, and adapters of rank 4."""
+    sizes = model_sizes(ModelSection(path="CompVis/stable-diffusion-v1-4"))
+    assert sizes is not None
+    assert sizes.parts == {"unet": 859_520_964, "text_encoder": 123_060_480, "vae": 83_653_863}
+    assert sizes.trained == 797_184
+    assert sizes.latent_shape == (4, 64, 64)
+
+
+def test_another_model_is_unknown_without_its_files() -> None:
+    assert model_sizes(ModelSection(path="someone/else")) is None
+
+
+def test_adapters_that_fit_nothing(micro_sd: Path) -> None:
+    model = ModelSection(path=str(micro_sd), lora=LoraSection(target_modules=("nosuch",)))
+    with pytest.raises(ConfigError, match=r"model\.lora: "):
+        model_sizes(model)
