@@ -265,6 +265,7 @@ def report(
 
 
 app.command()(preparation.plan)
+app.command()(preparation.doctor)
 
 
 def main() -> None:

@@ -30,6 +30,19 @@ def services_of(
     Raises:
         ConfigError: a key that a service needs is not in the environment, or not in its file.
     """
+    return RewardServices(
+        sources_of(kind, sections, scoring),
+        deadline_s=scoring.deadline_s,
+        max_outage_s=scoring.max_outage_s,
+        notify=notify,
+        processes=processes,
+    )
+
+
+def sources_of(
+    kind: str, sections: Mapping[str, ServiceSection], scoring: ScoringSection
+) -> list[RewardSource]:
+    """The addresses of some rewards with their keys; arguments and errors as of `services_of`."""
     sources = []
     common = _key_in(scoring.api_key_file) if sections and scoring.api_key_file else None
     for name, section in sections.items():
@@ -42,13 +55,7 @@ def services_of(
                     "the environment; export it, or remove the setting"
                 )
         sources.append(RewardSource(name, section.urls, key))
-    return RewardServices(
-        sources,
-        deadline_s=scoring.deadline_s,
-        max_outage_s=scoring.max_outage_s,
-        notify=notify,
-        processes=processes,
-    )
+    return sources
 
 
 def _key_in(file: str) -> str | None:

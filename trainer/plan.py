@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trainer.amounts import amount
 from trainer.config import Config
 from trainer.memory_estimate import MemoryEstimate
 from trainer.model_sizes import ModelSizes, model_sizes
@@ -186,15 +187,6 @@ def _nearest(sizes: Sequence[int], wanted: int) -> str:
     below = [size for size in sizes if size < wanted]
     above = [size for size in sizes if size > wanted]
     return " or ".join(str(size) for size in [*below[-1:], *above[:1]])
-
-
-def amount(size: float) -> str:
-    """Bytes as a person reads them, in powers of 1000."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        value = size / unit
-        if value >= 0.9995:  # which rounds to 1.00
-            return f"{value:.0f} {name}" if value >= 100 else f"{value:.3g} {name}"
-    return f"{size:.0f} B"
 
 
 def _count(number: int | None) -> str:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.config import Config, load_config
-from trainer.plan import Plan, amount, check_shares
+from trainer.plan import Plan, check_shares
 from trainer.stops import ConfigError
 
 
@@ -109,13 +109,6 @@ def test_regression_need_not_divide_its_samples() -> None:
     values = ["training.batch_size=30", "sampling.batch_size=8"]
     with pytest.raises(ConfigError, match=r"batch_size 30 cannot be shared by 4 GPUs: use 28 or 3"):
         Plan.of(load_config("emoji_alignment", values), 4)
-
-
-def test_amounts() -> None:
-    sizes = [12, 999, 1000, 3.19e6, 9.9999e8, 1.72e9, 1.234e12]
-    assert [amount(size) for size in sizes] == [
-        "12 B", "999 B", "1 kB", "3.19 MB", "1 GB", "1.72 GB", "1234 GB"
-    ]  # fmt: skip
 
 
 def test_sizes_are_told_of_a_folder_too(micro_sd: Path, micro_recipe: Path) -> None:

@@ -1,11 +1,16 @@
 """The commands that look before a run: what they print, and one clear line for every mistake."""
 
+import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from trainer import cli
+
+if TYPE_CHECKING:
+    from tests.conftest import ServiceProcess
 
 
 def ddpo(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -46,3 +51,51 @@ def test_plan_says_what_to_change(
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
+
+
+def test_doctor_finds_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    micro_recipe: Path,
+    service: "ServiceProcess",
+) -> None:
+    options = ["--recipe", str(micro_recipe), "--reward", f"jpeg={service.url}", "--name", "mine"]
+    assert ddpo(monkeypatch, "doctor", *options, "--memory", "50GB", "--json") == 0
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {each["level"] for each in said} <= {"ok", "warning"}
+    checks = {each["check"] for each in said}
+    assert {"run folder", "prompts", "device", "memory", "disk"} < checks
+    assert f"reward jpeg at {service.url}" in checks
+    assert not (micro_recipe.parent / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--memory 8", "--memory '8' is no amount of memory: write it like 24GB or 500MB"),
+        ("--reward jpeg", "--reward 'jpeg' is not of the form NAME=URL"),
+        ("--set sampling.batch_size=3", "use 3 or 6 samples per epoch, or sampling.batch_size 2"),
+    ],
+)
+def test_doctor_mistakes(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    micro_recipe: Path,
+    options: str,
+    message: str,
+) -> None:
+    arguments = ["--recipe", str(micro_recipe), *options.split()]
+    assert ddpo(monkeypatch, "doctor", *arguments) == 1
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_doctor_finds_problems(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], micro_recipe: Path
+) -> None:
+    options = ["--recipe", str(micro_recipe), "--set", "prompts.source=nosuch"]
+    assert ddpo(monkeypatch, "doctor", *options) == 1
+    said = capsys.readouterr().out
+    assert "\nproblem  prompts: prompts.source 'nosuch' is neither a prompt set" in said
+    assert "\nproblem  rewards: no reward is named: add --reward NAME=URL" in said
