@@ -25,7 +25,7 @@ from trainer.guard import Verdict
 from trainer.guarding import deliver, watch
 from trainer.picture_health import HEALTH, picture_health
 from trainer.preflight import check_ratio, check_rewards
-from trainer.progress import announce, tell
+from trainer.progress import announce, conclude, tell
 from trainer.report import write_report
 from trainer.rewards import Pending
 from trainer.rollouts import draw, final_latent_rms, submit
@@ -37,7 +37,7 @@ from trainer.sharing import all_rollouts, all_scores, own_rollout
 from trainer.step_statistics import StepStats, UpdateStats
 from trainer.stops import RunStopped, Unusable
 from trainer.summary import write_summary
-from trainer.tracking import reward_metrics
+from trainer.tracking import reward_metrics, service_metrics
 
 
 def train(config: Config, *, resume: bool = False) -> Path:
@@ -241,7 +241,7 @@ def _record(
         "effective_samples": effective if run.config.training.is_regression else float("nan"),
         **stats.metrics(),
         "seconds_sampling": sampling,
-        "seconds_reward_wait": scores.wait_s,
+        **service_metrics(scores),
         "seconds_scoring": scores.scoring_s,
         "seconds_update": updating,
         "images_per_second": len(keep) / sampling,
@@ -284,6 +284,7 @@ def _conclude(run: Run, stopped: Verdict | None) -> None:
             f"{name}: {measured.mean:.4g} before, {after.rewards[name].mean:.4g} after "
             f"{run.reward_queries} reward queries in {run.seconds:.0f} s"
         )
+    conclude(run)
     averaged = f" (averaged; as they were trained: {run.folder.raw})" if run.average else ""
     run.terminal.say(f"weights: {weights}{averaged}")
     run.terminal.say(f"report: {report}")

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
+from trainer.bottleneck import Bottleneck
 from trainer.reward_mix import shares
 from trainer.run import Run
-from trainer.tracking import of_reward
+from trainer.tracking import of_reward, read_metrics
 
 _EPOCH_SECONDS = ("seconds_sampling", "seconds_reward_wait", "seconds_update")
 
@@ -47,5 +48,13 @@ def tell(run: Run, record: Mapping[str, float]) -> None:
         step = f"loss {record['loss']:.3g}, effective samples {record['effective_samples']:.0f}"
     else:
         step = f"kl {record['approx_kl']:.2g}, clipped {100 * record['clip_fraction']:.0f} %"
-    run.terminal.say(f"epoch {run.epoch}/{total}: {note}, {step}, {seconds:.1f} s{masked}")
+    pace = Bottleneck.of([record], list(names))
+    waited = f" (waited {100 * pace.waited:.0f} % for scores)" if pace.reward_bound else ""
+    run.terminal.say(f"epoch {run.epoch}/{total}: {note}, {step}, {seconds:.1f} s{waited}{masked}")
     run.terminal.epoch_done(note)
+
+
+def conclude(run: Run) -> None:
+    """At the end: what the run spent its time on."""
+    if records := read_metrics(run.folder.metrics):
+        run.terminal.say(Bottleneck.of(records, list(run.config.rewards)).sentence())

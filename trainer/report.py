@@ -5,13 +5,14 @@ Reads only the files of the run folder, so it can be written again at any time (
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from trainer.bottleneck import Bottleneck
 from trainer.charts import number, short
 from trainer.gallery import Measured, Shots, load_all
 from trainer.report_curves import (
@@ -61,7 +62,7 @@ def write_report(folder: RunFolder) -> Path:
         comparison(kept, summary),
         strips(shots),
         health(shots),
-        _time(records, summary),
+        _time(records, summary, list(shots[0][0].rewards) if shots else []),
         diagnostics(records),
         _facts(summary, shots, folder),
     ]
@@ -142,7 +143,7 @@ def _tiles(records: Records, shots: Shots, summary: Mapping[str, Any]) -> str:
     )
 
 
-def _time(records: Records, summary: Mapping[str, Any]) -> str:
+def _time(records: Records, summary: Mapping[str, Any], names: Sequence[str]) -> str:
     if not records:
         return ""
     seconds = {label: sum(r[name] for r in records) for name, label in _PHASES.items()}
@@ -161,10 +162,14 @@ def _time(records: Records, summary: Mapping[str, Any]) -> str:
         for i, (label, value) in enumerate(seconds.items())
     )
     scoring = _duration(sum(r["seconds_scoring"] for r in records))
+    bottleneck = Bottleneck.of(records, names)
+    tail = bottleneck.tail
+    slowest = "" if tail is None else f" Its slowest request took {tail:.1f} times the median."
     return (
-        f'<h2>Where the time went</h2><div class="card"><div class="split">{bars}</div>'
+        f'<h2>Where the time went</h2><div class="card"><p class="verdict">'
+        f'{escape(bottleneck.sentence())}</p><div class="split">{bars}</div>'
         f'<div class="legend">{legend}</div><p class="soft" style="margin:10px 0 0">Scoring runs '
-        f"while the next batch is sampled; the service computed for {scoring}.</p></div>"
+        f"while the next batch is sampled; the service computed for {scoring}.{slowest}</p></div>"
     )
 
 

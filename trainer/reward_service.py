@@ -54,6 +54,7 @@ class Request:
         key: Idempotency-Key, which those repetitions keep.
         sent_at: monotonic time.
         future: the answer.
+        answered_at: monotonic time at which the answer came; None before.
     """
 
     rows: list[int]
@@ -64,6 +65,11 @@ class Request:
     key: str
     sent_at: float
     future: Future[ScoreResponse]
+    answered_at: float | None = None
+
+    def note_the_answer(self) -> None:
+        """Keep when the future is done, whenever it is looked at."""
+        self.future.add_done_callback(lambda _: setattr(self, "answered_at", time.monotonic()))
 
 
 class RewardService:
@@ -133,7 +139,10 @@ class RewardService:
         """Send pictures, under a key of their own, and return at once."""
         key = uuid.uuid4().hex
         future = self._submit(images, prompts, metadata, key)
-        return Request(rows, images, prompts, metadata, tries, key, time.monotonic(), future)
+        sent_at = time.monotonic()
+        request = Request(rows, images, prompts, metadata, tries, key, sent_at, future)
+        request.note_the_answer()
+        return request
 
     def send_again(self, request: Request, local: Sequence[int]) -> Request:
         """Send some pictures of a request once more, to be scored anew."""
@@ -253,6 +262,7 @@ class RewardService:
         request.future = self._submit(
             request.images, request.prompts, request.metadata, request.key
         )
+        request.note_the_answer()
 
     def _tell_of_replicas(self) -> None:
         """Say which replicas have gone and come; they change nothing but the speed."""

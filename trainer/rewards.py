@@ -22,6 +22,7 @@ from shared.client import Metadata
 from shared.schema import Identity, ItemFault
 from trainer.reward_service import CONNECTIONS, Request, RewardService, RewardSource
 from trainer.scores import NOT_FINITE, Images, Scores
+from trainer.scoring_pace import paces
 
 _ITEM_TRIES = 3  # a retryable fault of one picture: sent this often, then masked
 
@@ -139,11 +140,15 @@ class RewardServices:
         sampled = np.array(pending.valid, dtype=np.bool_)
         faults = Counter({NOT_FINITE: count - int(sampled.sum())})
         example, scoring_s = "", 0.0
-        queue = list(pending.requests)
+        queue, answered = list(pending.requests), []
         while queue:
             service, request = queue.pop(0)
             response = service.answer(request, check)
             scoring_s += response.durations.inference_s
+            # The answer may be known a moment before the time it came.
+            answered.append(
+                (service.name, request.sent_at, request.answered_at or time.monotonic())
+            )
             again = []
             for i, result in enumerate(response.results):
                 if result.score is not None:
@@ -160,7 +165,8 @@ class RewardServices:
         for scores in by_reward.values():
             valid &= np.isfinite(scores)
         wait_s = time.monotonic() - began
-        return Scores(by_reward, valid, +faults, example, wait_s, scoring_s)
+        pace = paces(answered, began)
+        return Scores(by_reward, valid, +faults, example, wait_s, scoring_s, pace)
 
 
 def _may_retry(request: Request, fault: ItemFault) -> bool:

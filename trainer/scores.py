@@ -5,11 +5,12 @@ A picture without a score is left out and counted. It never gets a made-up score
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from trainer.scoring_pace import Pace
 from trainer.stops import Unusable
 
 Floats = npt.NDArray[np.float64]
@@ -31,6 +32,7 @@ class Scores:
         example: one fault in words, "" when there was none.
         wait_s: seconds spent waiting in `collect`.
         scoring_s: seconds that the services say they computed, summed over requests.
+        paces: reward → how long it kept the run waiting; only of rewards that were asked.
     """
 
     by_reward: dict[str, Floats]
@@ -39,6 +41,7 @@ class Scores:
     example: str
     wait_s: float
     scoring_s: float
+    paces: dict[str, Pace] = field(default_factory=dict)
 
 
 def usable(

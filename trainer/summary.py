@@ -9,6 +9,7 @@ import sys
 from importlib.metadata import version
 from typing import Any
 
+from trainer.bottleneck import Bottleneck
 from trainer.config import Config
 from trainer.gallery import Evaluation, Measured
 from trainer.guard import Verdict
@@ -31,6 +32,7 @@ def write_summary(
     rewards = {name: _change(run, name, before, after) for name in before.rewards}
     records = read_metrics(run.folder.metrics)
     sampling = sum(record["seconds_sampling"] for record in records)
+    bottleneck = Bottleneck.of(records, list(rewards))
     summary = {
         **_only(rewards),
         "rewards": rewards,
@@ -52,6 +54,8 @@ def write_summary(
         "seconds_sampling": sampling,
         "seconds_reward_wait": sum(record["seconds_reward_wait"] for record in records),
         "seconds_update": sum(record["seconds_update"] for record in records),
+        "bottleneck": bottleneck.sentence(),
+        "reward_bound": bottleneck.reward_bound,
         "images_per_second": run.reward_queries / sampling if sampling else None,
         "masked": run.masked,
         "skipped_steps": run.skipped_steps,

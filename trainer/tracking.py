@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from trainer.exporter import MetricsExporter
 from trainer.picture_health import HEALTH
-from trainer.scores import Floats
+from trainer.scores import Floats, Scores
+from trainer.scoring_pace import slowest
 from trainer.stops import RunStopped
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 PER_REWARD = ("reward_mean", "reward_std", "reward_min", "reward_max")
 """What is recorded of each reward on its own. A run with several writes it as `reward_mean/NAME`,
 since rewards of different units have no mean in common."""
+
+PER_SERVICE = ("seconds_reward_wait", "scoring_tail")
+"""What a run with several rewards also records of each, as `seconds_reward_wait/NAME`."""
 
 METRICS: Mapping[str, str] = {
     "epoch": "Epochs finished, counted from 1.",
@@ -48,7 +52,10 @@ METRICS: Mapping[str, str] = {
     "skipped_steps": "Optimiser steps skipped in the epoch because a gradient was not finite.",
     **{name: f"{meaning} Of the epoch's own pictures." for name, meaning in HEALTH.items()},
     "seconds_sampling": "Time spent drawing pictures.",
-    "seconds_reward_wait": "Time spent waiting for scores after the last picture was drawn.",
+    "seconds_reward_wait": "Time spent waiting for scores after the last picture was drawn. With "
+    "several rewards also `seconds_reward_wait/NAME` of each, and so for the next.",
+    "scoring_tail": "Slowest request for scores over the median one, of the reward that was waited "
+    "for longest. Requests that pile up evenly give about 2.",
     "seconds_scoring": "Time the services say they computed, summed; overlaps with sampling.",
     "seconds_update": "Time spent on the gradient.",
     "images_per_second": "Pictures per second of sampling.",
@@ -173,6 +180,18 @@ def reward_metrics(rewards: Mapping[str, Floats]) -> dict[str, float]:
     return found
 
 
+def service_metrics(scores: Scores) -> dict[str, float]:
+    """The metrics of `PER_SERVICE` of an epoch; NaN where no picture was sent."""
+    late = {name: pace.late_s for name, pace in scores.paces.items()}
+    tail = scores.paces[slowest(late)].tail if late else float("nan")
+    found = {"seconds_reward_wait": scores.wait_s, "scoring_tail": tail}
+    if len(scores.by_reward) > 1:
+        for name, pace in scores.paces.items():
+            found[f"seconds_reward_wait/{name}"] = pace.late_s
+            found[f"scoring_tail/{name}"] = pace.tail
+    return found
+
+
 def meaning(name: str) -> str:
     """What a recorded number is.
 
@@ -180,7 +199,7 @@ def meaning(name: str) -> str:
         KeyError: it is no metric.
     """
     metric, _, reward = name.partition("/")
-    return METRICS[metric if reward and metric in PER_REWARD else name]
+    return METRICS[metric if reward and metric in (*PER_REWARD, *PER_SERVICE) else name]
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -215,3 +215,11 @@ def test_no_run(tmp_path: Path) -> None:
         write_report(RunFolder(tmp_path))
     with pytest.raises(RunStopped, match="nothing to show yet"):
         write_report(run_folder(tmp_path, {}, epochs=0))
+
+
+def test_what_the_time_went_into(tmp_path: Path) -> None:
+    """All phases took the same here, so scoring waited a third of the time."""
+    folder = run_folder(tmp_path, {0: -2.4, 3: -1.8}, epochs=3)
+    text = page(folder).text
+    assert "reward-bound: scoring waited 33 % of the epochs: add a worker to jpeg_compress" in text
+    assert "Its slowest request took 0.5 times the median." in text

@@ -1,6 +1,7 @@
 """Rewards arrive in order, and none is ever made up."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -159,3 +160,34 @@ def test_every_picture_keeps_its_metadata(
     assert values[0] == 0
     assert np.isnan(values[1])
     assert values[2:] == [2, -1, 4, -1, -1]
+
+
+DAWDLING = """
+import time
+
+class Dawdling:
+    name, max_batch_size = "dawdling", 1
+
+    def score(self, items):
+        time.sleep(1.5 if items[0].image.mean() > 200 else 0.01)
+        return [float(items[0].image.mean())]
+"""
+
+
+def test_what_kept_the_run_waiting(own_service: "ServiceProcess", tmp_path: Path) -> None:
+    """Seven pictures are quick and one is not; the other reward waits for neither."""
+    (tmp_path / "dawdling.py").write_text(DAWDLING)
+    own_service.kill()
+    own_service.start("dawdling:Dawdling")
+    pending = Pending()
+    with connected(own_service.url) as services:
+        for level in (10, 20, 30, 40, 50, 60, 70, 250):
+            services.submit(pending, flat(level), ["a"], [True])
+            wait([request.future for _, request in pending.requests])
+        scores = services.collect(pending, go_on)
+    (pace,) = scores.paces.values()
+    assert pace.late_s == 0
+    sent = [request for _, request in pending.requests]
+    assert all(each.answered_at is not None for each in sent)
+    spans = sorted((each.answered_at or 0) - each.sent_at for each in sent)
+    assert pace.tail == spans[-1] / ((spans[3] + spans[4]) / 2) > 2

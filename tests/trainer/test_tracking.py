@@ -1,13 +1,25 @@
 """metrics.jsonl holds one line per epoch, and a resumed run goes on where the checkpoint was."""
 
 import math
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from trainer.scores import Scores
+from trainer.scoring_pace import Pace
 from trainer.stops import RunStopped
-from trainer.tracking import METRICS, MetricsLog, read_metrics, reward_metrics, rewards_in
+from trainer.tracking import (
+    METRICS,
+    MetricsLog,
+    meaning,
+    read_metrics,
+    reward_metrics,
+    rewards_in,
+    service_metrics,
+)
 
 
 def test_records_come_back(tmp_path: Path) -> None:
@@ -88,3 +100,21 @@ def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
     events.Reload()
     points = [(event.step, event.value) for event in events.Scalars("reward_mean")]
     assert points == [(1, -2.0), (2, -1.0)]
+
+
+def test_what_is_recorded_of_services() -> None:
+    late = {"a": Pace(1.0, 2.0), "b": Pace(3.0, 5.0)}
+    rewards = {name: np.zeros(2) for name in late}
+    both = Scores(rewards, np.ones(2, np.bool_), Counter(), "", 3.5, 0.0, late)
+    assert service_metrics(both) == {
+        "seconds_reward_wait": 3.5,
+        "scoring_tail": 5.0,
+        "seconds_reward_wait/a": 1.0,
+        "scoring_tail/a": 2.0,
+        "seconds_reward_wait/b": 3.0,
+        "scoring_tail/b": 5.0,
+    }
+    assert all(meaning(name) for name in service_metrics(both))
+    one = replace(both, by_reward={"a": np.zeros(2)}, paces={"a": Pace(1.0, 2.0)})
+    assert service_metrics(one) == {"seconds_reward_wait": 3.5, "scoring_tail": 2.0}
+    assert math.isnan(service_metrics(replace(one, paces={}))["scoring_tail"])
