@@ -23,6 +23,7 @@ from trainer.config import Config
 from trainer.ddim import DDIMTables
 from trainer.devices import device_named
 from trainer.dry_measurement import Measured, Stage
+from trainer.loading import load_policy
 from trainer.memory_meter import MemoryMeter, available, taken_by_others
 from trainer.optimizer import make_optimizer
 from trainer.policy import Policy
@@ -55,7 +56,7 @@ class DryStep:
         # What this process holds already is its own to use.
         self.left = None if left is None else left + MemoryMeter(self.device).peak()
         self._prompts = load_prompts(config.prompts.source)
-        self.policy = Policy.load(config.model, self.device, config.run.seed)
+        self.policy: Policy = load_policy(config.model, self.device, config.run.seed)
         self._tables: DDIMTables = self.policy.tables(config.sampling.steps, config.sampling.eta)
         self._base = BasePolicy(self.policy) if config.kl.coefficient else None
         self._average = (

@@ -7,7 +7,7 @@ import torch
 
 from trainer.config import load_config
 from trainer.dry_step import DryStep, measure
-from trainer.policy import Policy
+from trainer.loading import load_policy
 
 CHANGES = [
     [],
@@ -36,7 +36,7 @@ def test_what_is_measured(micro_recipe: Path, capsys: pytest.CaptureFixture[str]
     assert found.device == "cpu"
     assert found.picture == (16, 16)
     assert found.trajectories == 2 * 4 * (4 * 4 * 8 * 8 + 3)
-    policy = Policy.load(config.model)
+    policy = load_policy(config.model)
     assert found.trained == sum(each.numel() for each in policy.trainable_parameters())
     assert set(found.peaks) == set(found.seconds) == {"loading", "sampling", "updating"}
     stages = [line.split('"')[3] for line in capsys.readouterr().out.splitlines()]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from trainer.config import Config
+from trainer.loading import load_policy
 from trainer.memory_estimate import MemoryEstimate, trajectory_bytes
 from trainer.model_sizes import ModelSizes, model_sizes
 from trainer.optimizer import make_optimizer
@@ -35,7 +36,7 @@ def test_what_a_run_keeps(
             "training": {"batch_size": 4},
         }
     )
-    policy = Policy.load(config.model)
+    policy = load_policy(config.model)
     scorer, optimizer = scorer_of(policy, 4), make_optimizer(policy, config.training)
     advantages, valid = torch.ones(4).double().numpy(), torch.ones(4).bool().numpy()
     update_epoch(scorer, optimizer, advantages, valid, config.training, torch.Generator())

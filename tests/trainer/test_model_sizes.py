@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from trainer.loading import load_policy
 from trainer.model_sizes import model_sizes
 from trainer.pipeline import load_pipeline
-from trainer.policy import Policy
 from trainer.sections import LoraSection, ModelSection
 from trainer.stops import ConfigError
 
@@ -14,7 +14,7 @@ from trainer.stops import ConfigError
 @pytest.mark.parametrize("train", ["lora", "full"])
 def test_as_many_weights_as_are_loaded(micro_sd: Path, train: str) -> None:
     model = ModelSection.model_validate({"path": str(micro_sd), "train": train})
-    pipeline, policy, sizes = load_pipeline(model), Policy.load(model), model_sizes(model)
+    pipeline, policy, sizes = load_pipeline(model), load_policy(model), model_sizes(model)
     assert sizes is not None
     assert sizes.parts == {
         name: sum(each.numel() for each in getattr(pipeline, name).parameters())
