@@ -316,6 +316,20 @@ def test_a_killed_process_ends_the_other_and_the_run_goes_on(
     assert np.array_equal([each["epoch"] for each in metrics(tmp_path / "run")], [1, 2, 3])
 
 
+def test_a_killed_launcher_leaves_no_process_behind(
+    gate: Callable[..., "ServiceProcess"],
+    launch: Callable[[list[str], list[str]], Launched],
+    arguments: Arguments,
+) -> None:
+    service = gate(after=EVALUATED + 2)
+    run = launch(torchrun(), arguments(service.url, "run"))
+    run.wait_for(service.folder / "waiting")
+    run.launcher.kill()
+    while len(run.errors) < 2:
+        time.sleep(0.05)
+    assert all("has lost the others" in error for error in run.errors)
+
+
 def test_the_launcher_starts_the_run_again_after_a_kill(
     gate: Callable[..., "ServiceProcess"],
     launch: Callable[[list[str], list[str]], Launched],

@@ -10,7 +10,7 @@ from torch.distributed import distributed_c10d as c10d
 from torch.distributed.rendezvous import rendezvous
 
 from trainer.launcher import refuse_unsupported
-from trainer.processes import ALONE, Processes
+from trainer.processes import ALONE, Processes, reason_of
 from trainer.stops import ProcessLost
 
 _SLACK_S = 1800.0  # between two processes that reach the same exchange, outages not counted
@@ -47,7 +47,7 @@ def launched(dtype: str, max_outage_s: float) -> Iterator[Processes]:
     except (RuntimeError, ValueError) as error:
         raise ProcessLost(
             f"the {count} processes of the run cannot find each other "
-            f"({str(error).splitlines()[0]}); look at what started them"
+            f"({reason_of(error)}); look at what started them"
         ) from error
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     try:

@@ -9,6 +9,7 @@ JSON and tensors are all that is exchanged; nothing is unpickled.
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -81,8 +82,6 @@ class Processes:
             with self._exchanging():
                 self._device_group = dist.new_group(backend="nccl")
 
-    # Stopping together
-
     @contextmanager
     def together(self, check: Callable[[], None] = _nothing) -> Iterator[None]:
         """A block in which each works alone. What stops one of them stops all at its end.
@@ -154,8 +153,6 @@ class Processes:
                     f"and {other!r} in process {rank}; start all of them by the same command"
                 )
 
-    # Exchanging
-
     def gather(self, rows: Tensor) -> Tensor:
         """The rows of all processes, in the order of their ranks.
 
@@ -216,8 +213,6 @@ class Processes:
         for parameter, summed, some in zip(parameters, places[1:], places[0].tolist(), strict=True):
             parameter.grad = summed.view_as(parameter).clone() if some else None
 
-    # Inside
-
     def _alarm(self) -> None:
         assert self._store is not None
         with self._exchanging():
@@ -275,12 +270,16 @@ class Processes:
         try:
             yield
         except RuntimeError as error:  # what every error of torch.distributed is
-            reason = str(error).splitlines()[0]
             raise ProcessLost(
                 f"process {self.rank} of {self.count} has lost the others: one of them has ended "
-                f"without a word, or its machine is out of reach ({reason}); correct the cause, "
-                "and go on from the newest checkpoint with --resume"
+                f"without a word, or its machine is out of reach ({reason_of(error)}); correct the "
+                "cause, and go on from the newest checkpoint with --resume"
             ) from error
+
+
+def reason_of(error: Exception) -> str:
+    """The first sentence of an error of torch.distributed, without its line of C++."""
+    return re.sub(r"\[/[^\]]*\] ?", "", str(error)).splitlines()[0].partition(". ")[0]
 
 
 def _differing(first: Any, other: Any) -> tuple[Any, Any]:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import free_port
 from tests.trainer.several import Updates
-from trainer.processes import ALONE
+from trainer.processes import ALONE, reason_of
 from trainer.step_statistics import UpdateStats
 from trainer.stops import ConfigError
 
@@ -131,6 +131,11 @@ def test_processes_that_are_not_alike_are_refused(both: list[dict[str, Any]]) ->
         kind, words = each["stops"]["unlike"]
         assert kind == "ConfigError"
         assert "it is {'rank': 0} in process 0 and {'rank': 1} in process 1" in words
+
+
+def test_what_is_lost_is_told_in_a_sentence() -> None:
+    error = RuntimeError("[/w/pair.cc:553] Connection closed by peer [127.0.0.1]:6. This is so.")
+    assert reason_of(error) == "Connection closed by peer [127.0.0.1]:6"
 
 
 def test_alone_nothing_is_exchanged() -> None:
