@@ -19,22 +19,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from benchmarks.measuring.diffusion_models import UNETS, save_random_model
 from trainer.optimizer import make_optimizer
 from trainer.sampling import noise_seed, sample, trajectory_noise
 from trainer.sections import ModelSection, TrainingSection
-from trainer.shipped_files import PACKAGES
 from trainer.unet_policy import UNetPolicy
 from trainer.update import PairScorer, update_epoch
 
-TOKENIZER = PACKAGES / "tests/golden/micro_sd/tokenizer"
 LOOP_BATCH = 4
 GOAL = 1.4
 
@@ -46,69 +42,6 @@ class Variant:
     name: str
     micro_batch_size: int
     attention: type[AttnProcessor] | type[AttnProcessor2_0]
-
-
-UNETS: dict[str, dict[str, Any]] = {
-    # Attention below the top resolution only, as in the model of emoji_world: convolutions rule.
-    "emoji": {
-        "sample_size": 16,
-        "in_channels": 8,
-        "out_channels": 8,
-        "block_out_channels": (64, 96, 128),
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        "attention_head_dim": 4,
-    },
-    # Stable Diffusion's plan, narrow: eight heads of attention at every resolution but the last.
-    "sd": {
-        "sample_size": 16,
-        "in_channels": 4,
-        "out_channels": 4,
-        "block_out_channels": (32, 64),
-        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-        "attention_head_dim": 8,
-    },
-}
-
-
-def save_random_model(folder: Path, shape: str) -> None:
-    """A pipeline of one of the shapes, with random weights."""
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        layers_per_block=1, cross_attention_dim=128, norm_num_groups=16, **UNETS[shape]
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(16, 48, 64),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        latent_channels=unet.config.in_channels,
-        norm_num_groups=8,
-        mid_block_add_attention=False,
-    )
-    tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, model_max_length=16)
-    text_config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=512,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=16,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
-    parts = {"unet": unet, "vae": vae, "tokenizer": tokenizer, "scheduler": scheduler}
-    for name, part in {**parts, "text_encoder": CLIPTextModel(text_config)}.items():
-        part.save_pretrained(folder / name)
-    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
 
 
 def timed(action: Callable[[], object]) -> float:
@@ -193,7 +126,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    for source in [options.model] if options.model else list(UNETS):
+    for source in [options.model] if options.model else ["emoji", "sd"]:
         with tempfile.TemporaryDirectory() as folder:
             if source in UNETS:
                 save_random_model(Path(folder), source)

@@ -223,13 +223,22 @@ def _unreadable(path: Path, error: Exception) -> RunStopped:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as `"<parameter index>.<field>"`; empty before the first step."""
-    per_parameter: Mapping[int, Mapping[str, Any]] = optimizer.state_dict()["state"]
-    return {
-        f"{index}.{field}": torch.as_tensor(value)
-        for index, values in per_parameter.items()
-        for field, value in values.items()
-    }
+    """The optimiser's state as `"<parameter index>.<field>"`; empty before the first step.
+
+    Fields within fields, as 8-bit optimisers have, are joined by further dots.
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def take(path: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for field, inner in value.items():
+                take(f"{path}.{field}", inner)
+        else:
+            tensors[path] = torch.as_tensor(value)
+
+    for index, values in optimizer.state_dict()["state"].items():
+        take(str(index), values)
+    return tensors
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
@@ -239,11 +248,16 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
         optimizer: built over the same parameters in the same order.
         tensors: from `optimizer_tensors`.
     """
-    per_parameter: dict[int, dict[str, Tensor]] = {}
+    per_parameter: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
-        index, field = key.split(".", 1)
+        index, *within, field = key.split(".")
+        place = per_parameter.setdefault(int(index), {})
+        for name in within:
+            place = place.setdefault(name, {})
+        # AdamW counts steps in floating point; an integer was a number of Python's.
+        number = value.dtype == torch.int64 and value.ndim == 0
         # A copy: AdamW updates its state in place, and a checkpoint must not change with it.
-        per_parameter.setdefault(int(index), {})[field] = value.clone()
+        place[field] = int(value) if number else value.clone()
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": per_parameter, "param_groups": groups})
 

@@ -1,20 +1,50 @@
 """AdamW over the trained weights, with a warm-up of its learning rate."""
 
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
 from trainer.policy import Policy
 from trainer.sections import TrainingSection
+from trainer.stops import ConfigError
 
 
-def make_optimizer(policy: Policy, training: TrainingSection) -> torch.optim.AdamW:
-    """AdamW over the trained weights."""
-    return torch.optim.AdamW(
-        policy.trainable_parameters(),
-        lr=training.learning_rate,
-        betas=training.betas,
-        eps=training.adam_epsilon,
-        weight_decay=training.weight_decay,
-    )
+def make_optimizer(policy: Policy, training: TrainingSection) -> torch.optim.Optimizer:
+    """AdamW over the trained weights; raises as `adamw`."""
+    return adamw(policy.trainable_parameters(), training)
+
+
+def adamw(
+    parameters: Sequence[torch.nn.Parameter], training: TrainingSection
+) -> torch.optim.Optimizer:
+    """The AdamW that `training.optimizer` names.
+
+    Raises:
+        ConfigError: it needs a library that is not installed.
+    """
+    common: dict[str, Any] = {
+        "params": parameters,
+        "lr": training.learning_rate,
+        "betas": training.betas,
+        "eps": training.adam_epsilon,
+        "weight_decay": training.weight_decay,
+    }
+    if training.optimizer == "adamw_8bit":
+        optimizer: torch.optim.Optimizer = _bitsandbytes().optim.AdamW8bit(**common)
+        return optimizer
+    return torch.optim.AdamW(**common, fused=training.optimizer == "adamw_fused" or None)
+
+
+def _bitsandbytes() -> Any:
+    try:
+        return importlib.import_module("bitsandbytes")
+    except ImportError as error:
+        raise ConfigError(
+            f'training.optimizer "adamw_8bit" needs bitsandbytes, which cannot be imported '
+            f"({error}): pip install 'ddpo-reward-services[adam8bit]', or choose adamw_fused"
+        ) from None
 
 
 def take_step(optimizer: torch.optim.Optimizer, training: TrainingSection) -> None:

@@ -45,6 +45,8 @@ class UNetPolicy:
         pipeline.vae.to(device)
         if pipeline.family.sliced:
             pipeline.vae.enable_slicing()
+        if model.vae_tiling:
+            pipeline.vae.enable_tiling()
         self.codec = PictureCodec(pipeline.vae)
         self._unet = pipeline.unet
         # A full fine-tuning keeps fp32 weights and lowers the precision by autocast alone.
@@ -79,6 +81,10 @@ class UNetPolicy:
             policy._unet.requires_grad_(True)
         else:
             policy._add_lora(seed)
+        if model.gradient_checkpointing:
+            policy._unet.enable_gradient_checkpointing()
+        if model.compile:
+            policy._unet.compile()  # in place, so that the weights keep their names
         return policy
 
     def _add_lora(self, seed: int) -> None:

@@ -109,7 +109,7 @@ def _require_quantisation(device: torch.device, options: ModelOptions) -> None:
     if options.idle_offload_s:
         raise SetupError(f"dtype={options.dtype} cannot be moved: set idle_offload_s=0")
     try:
-        import bitsandbytes  # type: ignore[import-not-found]  # noqa: F401
+        import bitsandbytes  # noqa: F401
     except ImportError:
         raise SetupError(
             f"dtype={options.dtype} needs bitsandbytes: pip install "

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from shared.schema import Identity
 from trainer import checkpoints
 from trainer.checkpoints import Checkpoint, RunState
+from trainer.optimizer import adamw
+from trainer.sections import TrainingSection
 from trainer.stops import RunStopped
 
 IDENTITY = Identity(name="jpeg", version="1", units="kB", direction="maximize")
@@ -199,6 +202,31 @@ def test_an_optimiser_goes_on_as_if_it_had_not_stopped() -> None:
     assert torch.equal(straight, resumed)
     # Going on did not reach into the checkpoint that was restored.
     assert not torch.equal(optimizer.state[straight]["exp_avg"], kept["0.exp_avg"])
+
+
+def test_an_optimiser_of_eight_bits_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+    section = TrainingSection(learning_rate=0.1, optimizer="adamw_8bit")
+    straight = torch.nn.Parameter(torch.linspace(-1, 1, 4096))  # fewer numbers keep 32 bits
+    resumed = torch.nn.Parameter(straight.detach().clone())
+
+    def step(parameter: torch.nn.Parameter, optimizer: torch.optim.Optimizer) -> None:
+        parameter.grad = parameter.detach().sin()
+        optimizer.step()
+
+    first = adamw([straight], section)
+    for _ in range(3):
+        step(straight, first)
+    tensors = checkpoints.optimizer_tensors(first)
+    assert torch.uint8 in {value.dtype for value in tensors.values()}
+    save_file({key: value.contiguous() for key, value in tensors.items()}, tmp_path / "o")
+    with torch.no_grad():
+        resumed.copy_(straight)
+    second = adamw([resumed], section)
+    checkpoints.restore_optimizer(second, load_file(tmp_path / "o"))
+    for _ in range(2):
+        step(straight, first)
+        step(resumed, second)
+    assert torch.equal(straight, resumed)
 
 
 def test_an_optimiser_without_a_step_has_no_state() -> None:

@@ -1,11 +1,15 @@
 """The optimiser: its settings, and the rise of its learning rate."""
 
+import sys
+
 import pytest
 import torch
 
 from trainer.optimizer import make_optimizer, take_step
 from trainer.policy import Policy
 from trainer.sections import TrainingSection
+from trainer.stops import ConfigError
+from trainer.unet_policy import UNetPolicy
 
 
 def test_the_settings_reach_adamw(lora_policy: Policy) -> None:
@@ -16,6 +20,36 @@ def test_the_settings_reach_adamw(lora_policy: Policy) -> None:
     assert (group["lr"], group["betas"], group["eps"]) == (0.5, (0.1, 0.2), 0.3)
     assert group["weight_decay"] == 0.4
     assert len(group["params"]) == len(lora_policy.trainable_parameters())
+
+
+@pytest.mark.parametrize("kind", ["adamw_fused", "adamw_8bit"])
+def test_other_kinds_take_nearly_the_same_steps(full_policy: UNetPolicy, kind: str) -> None:
+    """The micro model's weights have few numbers each, of which the 8-bit kind keeps 32 bits."""
+    start = full_policy.state()
+
+    def trained(section: TrainingSection) -> torch.Tensor:
+        full_policy.load_state(start)
+        optimizer = make_optimizer(full_policy, section)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(3):
+            for parameter in full_policy.trainable_parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            take_step(optimizer, section)
+        rows = [each.detach().flatten() for each in full_policy.trainable_parameters()]
+        return torch.cat(rows) - torch.cat([each.flatten() for each in start.values()])
+
+    exact = trained(TrainingSection(learning_rate=0.01))
+    other = trained(TrainingSection.model_validate({"learning_rate": 0.01, "optimizer": kind}))
+    assert (other - exact).norm() < 0.02 * exact.norm()
+    assert not torch.equal(other, exact)
+
+
+def test_a_missing_library_is_named(
+    full_policy: UNetPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as if it were not installed
+    with pytest.raises(ConfigError, match=r"ddpo-reward-services\[adam8bit\]"):
+        make_optimizer(full_policy, TrainingSection(optimizer="adamw_8bit"))
 
 
 def moved(section: TrainingSection, steps: int, cleared_after: int | None = None) -> list[float]:

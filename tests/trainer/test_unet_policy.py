@@ -90,6 +90,37 @@ def test_attention_and_memory_order_do_not_change_the_function(
     assert torch.allclose(predict(reordered), predict(load(micro_sd)), atol=1e-4)
 
 
+def gradient(policy: UNetPolicy) -> tuple[torch.Tensor, int]:
+    """Of a sum over six predictions, in one row; and the bytes kept for the backward pass."""
+    kept = 0
+
+    def count(saved: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += saved.nbytes
+        return saved
+
+    latents = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda saved: saved):
+        noise = policy.predict_noise(
+            latents,
+            torch.tensor([801, 601, 401, 201, 101, 1]),
+            policy.encode(["cat", "dog"] * 3),
+            policy.unconditional(),
+            5.0,
+        )
+    noise.square().sum().backward()  # type: ignore[no-untyped-call]
+    rows = [each.grad.flatten() for each in policy.trainable_parameters() if each.grad is not None]
+    return torch.cat(rows), kept
+
+
+@pytest.mark.parametrize("train", ["lora", "full"])
+def test_checkpointing_keeps_less_and_gives_the_same_gradient(micro_sd: Path, train: str) -> None:
+    plain, kept = gradient(load(micro_sd, train=train))
+    again, kept_less = gradient(load(micro_sd, train=train, gradient_checkpointing=True))
+    assert torch.equal(plain, again)
+    assert kept_less < 0.6 * kept
+
+
 def test_an_embedding_does_not_depend_on_its_batch_mates(lora_policy: UNetPolicy) -> None:
     together = lora_policy.encode(["cat", "dog", "cat", ""])
     assert together.embeddings.shape == (4, 77, 32)
