@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from trainer.config import Config
-from trainer.loading import load_policy
 from trainer.memory_estimate import MemoryEstimate, trajectory_bytes
 from trainer.model_sizes import ModelSizes, model_sizes
 from trainer.optimizer import make_optimizer
 from trainer.policy import Policy
+from trainer.unet_policy import UNetPolicy
 from trainer.update import PairScorer, update_epoch
 
 
@@ -36,7 +36,7 @@ def test_what_a_run_keeps(
             "training": {"batch_size": 4},
         }
     )
-    policy = load_policy(config.model)
+    policy = UNetPolicy.load(config.model)
     scorer, optimizer = scorer_of(policy, 4), make_optimizer(policy, config.training)
     advantages, valid = torch.ones(4).double().numpy(), torch.ones(4).bool().numpy()
     update_epoch(scorer, optimizer, advantages, valid, config.training, torch.Generator())
