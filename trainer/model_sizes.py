@@ -17,8 +17,9 @@ from trainer.shipped_files import find
 from trainer.stops import ConfigError
 
 UNET = "unet"
+TEXT_ENCODER = "text_encoder"  # the first one; others have a number behind
 _CONFIG = "config.json"
-_OTHERS = ("text_encoder", "text_encoder_2", "vae")
+_OTHERS = (TEXT_ENCODER, f"{TEXT_ENCODER}_2", "vae")
 
 # The shape of Stable Diffusion 1, for a plan on a machine that does not hold its files.
 _SD1_IDS = frozenset(

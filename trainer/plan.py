@@ -83,8 +83,8 @@ class Plan:
         """Of each GPU; None where the model's size is not known here."""
         if self.model is None:
             return None
-        samples = self.sizes.samples_per_epoch // self.gpus
-        return MemoryEstimate.of(self.config, self.model, samples)
+        # Every process keeps the trajectories of all, see `trainer.sharing`.
+        return MemoryEstimate.of(self.config, self.model, self.sizes.samples_per_epoch)
 
     def text(self) -> str:
         """The plan as it is printed."""
@@ -114,7 +114,7 @@ class Plan:
                 "weights cannot be counted; download it, or run `ddpo doctor` where it is"
             ]
         shape = "×".join(map(str, model.latent_shape))
-        samples = self.sizes.samples_per_epoch // self.gpus
+        samples = self.sizes.samples_per_epoch
         latents = self.config.sampling.steps + 1
         kept = f"{samples} samples × {latents} latents of {shape} in fp32"
         parts = [

@@ -163,7 +163,9 @@ class Updates:
                 parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
         return policy
 
-    def optimizer(self, policy: Policy, training: TrainingSection, name: str) -> torch.optim.AdamW:
+    def optimizer(
+        self, policy: Policy, training: TrainingSection, name: str
+    ) -> torch.optim.Optimizer:
         optimizer = make_optimizer(policy, training)
         calls = iter(range(100))
 

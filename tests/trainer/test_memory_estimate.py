@@ -80,3 +80,15 @@ def test_the_largest_moment() -> None:
     many = MemoryEstimate.of(config, ModelSizes({"unet": 10}, 1, (4, 64, 64)), 100)
     assert few.at_least == 40 + 3 * 4 * 10**9 + one + 4 * 10**9
     assert many.at_least == 40 + 3 * 4 + 200 * one
+
+
+def test_what_is_kept_in_bytes_or_elsewhere_counts_less(micro_sd: Path) -> None:
+    def said(**changes: object) -> MemoryEstimate:
+        return estimate(Config.model_validate({"model": {"path": str(micro_sd)}} | changes), 4)
+
+    plain = said()
+    eight = said(training={"optimizer": "adamw_8bit"})
+    assert 4 * eight.optimizer == plain.optimizer
+    assert plain.weights.keys() == {"unet", "vae"}
+    kept = said(model={"path": str(micro_sd), "keep_text_encoders": True})
+    assert kept.weights["text_encoder"] == kept.at_least - plain.at_least > 0

@@ -1,5 +1,6 @@
 """Weights counted from a configuration are those that are loaded."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,18 @@ from trainer.stops import ConfigError
 
 
 @pytest.mark.parametrize("train", ["lora", "full"])
-def test_as_many_weights_as_are_loaded(micro_sd: Path, train: str) -> None:
-    model = ModelSection.model_validate({"path": str(micro_sd), "train": train})
+@pytest.mark.parametrize("kind", ["noise", "xl"])
+def test_as_many_weights_as_are_loaded(tiny: Callable[[str], Path], kind: str, train: str) -> None:
+    model = ModelSection.model_validate({"path": str(tiny(kind)), "train": train})
     pipeline, policy, sizes = load_pipeline(model), load_policy(model), model_sizes(model)
     assert sizes is not None
+    texts = {
+        name: each.model
+        for name, each in zip(pipeline.family.text_encoders, pipeline.text_encoders, strict=True)
+    }
     assert sizes.parts == {
-        name: sum(each.numel() for each in getattr(pipeline, name).parameters())
-        for name in ("unet", "text_encoder", "vae")
+        name: sum(each.numel() for each in part.parameters())
+        for name, part in {"unet": pipeline.unet, "vae": pipeline.vae, **texts}.items()
     }
     assert sizes.trained == sum(each.numel() for each in policy.trainable_parameters())
     assert sizes.latent_shape == policy.latent_shape

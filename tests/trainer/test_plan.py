@@ -43,11 +43,11 @@ def test_the_published_run_on_four_gpus() -> None:
     ]
     memory = plan.memory()
     assert memory is not None
-    assert memory.trajectories == 64 * 4 * (51 * 16384 + 50)
+    assert memory.trajectories == 256 * 4 * (51 * 16384 + 50)  # of all, on each
     text = plan.text()
     assert "(lora, fp32), 4 GPUs" in text
     assert re.search(r"pairs per optimiser step +3 200 +800  50 timesteps each", text)
-    assert "64 samples × 51 latents of 4×64×64 in fp32" in text
+    assert "256 samples × 51 latents of 4×64×64 in fp32" in text
 
 
 def test_one_gpu_does_what_the_run_does() -> None:
