@@ -146,7 +146,7 @@ def _regression(
     config = run.config
     pictures = weighted_pictures(
         run.policy,
-        rollout.latents[:, -1],
+        rollout.latents[:, -1].to(run.policy.device),
         rollout.images,
         rollout.prompts,
         weights,

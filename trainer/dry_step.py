@@ -112,7 +112,7 @@ class DryStep:
         rwr = config.rwr.model_copy(update={"updates": 1})
         pictures = weighted_pictures(
             self.policy,
-            rollout.latents[:, -1],
+            rollout.latents[:, -1].to(self.policy.device),
             rollout.images,
             rollout.prompts,
             np.ones(len(rollout)),

@@ -116,7 +116,8 @@ def _sample(run: Run) -> tuple[Rollout, Pending]:
             batches.append(batch)
             phase.advance(len(batch) * run.processes.count)
             run.check()
-    return own_rollout(batches, run.policy.device, with_base=base is not None), pending
+    own = own_rollout(batches, run.policy.device, with_base=base is not None)
+    return (own.on_host() if config.sampling.trajectories == "host" else own), pending
 
 
 def _signal(run: Run, prompts: list[str], rewards: Mapping[str, Floats], keep: Bools) -> Float64s:

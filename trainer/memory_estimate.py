@@ -28,7 +28,7 @@ class MemoryEstimate:
         base: copy of a fully trained UNet to measure the KL from.
         gradients: of the trained weights, during the update.
         trajectories: latents and log-probabilities of the epoch's samples, (T+1)·C·h·w and T
-            numbers each.
+            numbers each; 0 where the host keeps them.
     """
 
     weights: dict[str, int]
@@ -59,7 +59,9 @@ class MemoryEstimate:
             average=trained if config.ema.decay else 0,
             base=sizes.parts[UNET] * FP32 if full and config.kl.coefficient else 0,
             gradients=trained,
-            trajectories=samples * trajectory_bytes(config.sampling.steps, sizes.latent_shape),
+            trajectories=0
+            if config.sampling.trajectories == "host"
+            else samples * trajectory_bytes(config.sampling.steps, sizes.latent_shape),
         )
 
     @property

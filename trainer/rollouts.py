@@ -44,7 +44,8 @@ def draw(
         part = prompts[first : first + sampling.batch_size]
         seeds = [noise_seed(*noise, first + offset) for offset in range(len(part))]
         trajectory = trajectory_noise(seeds, len(tables), policy.latent_shape)
-        yield sample(policy, tables, part, trajectory, sampling.guidance_scale, base)
+        drawn = sample(policy, tables, part, trajectory, sampling.guidance_scale, base)
+        yield drawn.on_host() if sampling.trajectories == "host" else drawn
 
 
 def final_latent_rms(rollout: Rollout) -> Floats:

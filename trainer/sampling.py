@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ class Rollout:
     prompts: list[str]
     """The prompt of each picture."""
     latents: Tensor
-    """x_T … x_0, (B, T+1, C, h, w) fp32, on the policy's device."""
+    """x_T … x_0, (B, T+1, C, h, w) fp32, on the policy's device or the host, see `on_host`."""
     log_probs: Tensor
     """Of each of the T steps when it was drawn, (B, T) fp32, on the policy's device."""
     images: npt.NDArray[np.uint8]
@@ -45,6 +45,20 @@ class Rollout:
             valid=np.concatenate([rollout.valid for rollout in rollouts]),
             divergence=Divergence.cat([rollout.divergence for rollout in rollouts]),
         )
+
+    def on_host(self) -> "Rollout":
+        """The same with the latents in the host's memory, of which a device has less."""
+        return replace(self, latents=self.latents.cpu())
+
+    def states(self, samples: Tensor, steps: Tensor) -> Tensor:
+        """x_T−step of P pairs, (P, C, h, w), on the device that asks.
+
+        Args:
+            samples: (P,) int64, which pictures, on that device.
+            steps: (P,) int64 in 0 … T, 0 the noise that a picture began with.
+        """
+        home = self.latents.device
+        return self.latents[samples.to(home), steps.to(home)].to(samples.device)
 
     def __len__(self) -> int:
         return len(self.prompts)

@@ -67,7 +67,7 @@ class PairScorer:
             steps: (P,) int64 step indices, 0 the noisiest, on the policy's device.
             policy: whose; None asks for that of the policy that is trained.
         """
-        latents = self.rollout.latents[samples, steps]
+        latents = self.rollout.states(samples, steps)
         predicted = (policy or self.policy).predict_noise(
             latents,
             self.tables.timesteps[steps],
@@ -79,7 +79,7 @@ class PairScorer:
 
     def log_prob_of(self, mean: Tensor, samples: Tensor, steps: Tensor) -> Tensor:
         """log p(x_{t−1} | x_t, prompt) of P pairs whose μ is known, (P,) fp32, differentiable."""
-        return step_log_prob(self.tables, steps, mean, self.rollout.latents[samples, steps + 1])
+        return step_log_prob(self.tables, steps, mean, self.rollout.states(samples, steps + 1))
 
     def log_prob(self, samples: Tensor, steps: Tensor) -> Tensor:
         """The same from μ of the current policy; arguments as for `mean`."""

@@ -89,6 +89,7 @@ def test_what_is_kept_in_bytes_or_elsewhere_counts_less(micro_sd: Path) -> None:
     plain = said()
     eight = said(training={"optimizer": "adamw_8bit"})
     assert 4 * eight.optimizer == plain.optimizer
+    assert said(sampling={"trajectories": "host"}).trajectories == 0
     assert plain.weights.keys() == {"unet", "vae"}
     kept = said(model={"path": str(micro_sd), "keep_text_encoders": True})
     assert kept.weights["text_encoder"] == kept.at_least - plain.at_least > 0

@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 PROMPTS = ["a cat", "an ant", "a dog", "a cat", "a bee"]
 
 
-def drawn(policy: Policy, batch_size: int, epoch: int = 0) -> tuple[list[int], Rollout]:
+def drawn(
+    policy: Policy, batch_size: int, epoch: int = 0, **settings: object
+) -> tuple[list[int], Rollout]:
     tables = policy.tables(3, eta=1.0)
-    sampling = SamplingSection(steps=3, batch_size=batch_size, samples_per_epoch=5)
+    sampling = SamplingSection.model_validate(
+        {"steps": 3, "batch_size": batch_size, "samples_per_epoch": 5} | settings
+    )
     batches = list(draw(policy, tables, PROMPTS, (1, "train", epoch), sampling))
     return [len(batch) for batch in batches], Rollout.cat(batches)
 
@@ -38,6 +42,14 @@ def test_the_batch_size_does_not_change_the_noise(lora_policy: Policy) -> None:
     torch.testing.assert_close(pairs.latents, whole.latents, rtol=1e-4, atol=1e-4)
     distance = np.abs(pairs.images.astype(int) - whole.images.astype(int))
     assert distance.max() <= 1
+
+
+def test_latents_on_the_host_are_the_same(lora_policy: Policy) -> None:
+    (_, device), (_, host) = drawn(lora_policy, 2), drawn(lora_policy, 2, trajectories="host")
+    assert host.latents.device.type == "cpu"
+    samples, steps = torch.tensor([4, 0, 2]), torch.tensor([0, 3, 1])
+    assert torch.equal(host.states(samples, steps), device.latents[samples, steps])
+    assert torch.equal(host.log_probs, device.log_probs)
 
 
 def test_every_epoch_and_every_place_has_its_own_noise(lora_policy: Policy) -> None:

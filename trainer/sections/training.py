@@ -24,6 +24,10 @@ class SamplingSection(Section):
     samples_per_prompt: Count = 1
     """How often each prompt that is drawn is sampled in the epoch. With several, a picture is
     compared with others of the very same prompt and weights."""
+    trajectories: Literal["device", "host"] = "device"
+    """Where an epoch's latents are kept until the update: on the device, or in the host's memory,
+    from where each micro-batch fetches its own. 3.3 MB per picture with 50 steps of Stable Diffusion
+    1, 13 MB with those of Stable Diffusion XL."""
 
 
 Algorithm = Literal["ddpo_is", "ddpo_sf", "rwr", "rwr_sparse"]
