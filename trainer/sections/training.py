@@ -26,8 +26,8 @@ class SamplingSection(Section):
     compared with others of the very same prompt and weights."""
     trajectories: Literal["device", "host"] = "device"
     """Where an epoch's latents are kept until the update: on the device, or in the host's memory,
-    from where each micro-batch fetches its own. 3.3 MB per picture with 50 steps of Stable Diffusion
-    1, 13 MB with those of Stable Diffusion XL."""
+    from where each micro-batch fetches its own. 3.3 MB per picture with 50 steps of Stable
+    Diffusion 1, 13 MB with those of Stable Diffusion XL."""
 
 
 Algorithm = Literal["ddpo_is", "ddpo_sf", "rwr", "rwr_sparse"]
