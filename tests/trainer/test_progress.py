@@ -9,6 +9,7 @@ import pytest
 from shared.schema import Identity
 from trainer.config import Config
 from trainer.policy import Policy
+from trainer.processes import ALONE, Processes
 from trainer.progress import announce, tell
 from trainer.run import Run
 
@@ -31,13 +32,14 @@ Said = list[str]
 def run_of(micro_policy: Callable[[], Policy]) -> Callable[..., tuple[Run, Said]]:
     """A run after its third epoch, and what it says; nothing else of it is there."""
 
-    def build(**sections: object) -> tuple[Run, Said]:
+    def build(processes: Processes = ALONE, **sections: object) -> tuple[Run, Said]:
         said: Said = []
         rewards = {"jpeg": "http://a"}
         config = Config.model_validate({"model": {"path": "m"}, "rewards": rewards} | sections)
         identity = Identity(name="jpeg", version="1", units="kB", direction="maximize")
         run = SimpleNamespace(
             config=config,
+            processes=processes,
             epoch=3,
             policy=micro_policy(),
             services=SimpleNamespace(identities=dict.fromkeys(config.rewards, identity)),
@@ -57,6 +59,12 @@ def test_the_beginning(run_of: Callable[..., tuple[Run, Said]]) -> None:
     assert said[2].startswith("training 5,504 parameters (lora) on cpu")
     assert said[3].startswith("sizes: samples_per_epoch 256")
     assert said[4] == "resumed after epoch 3"
+
+
+def test_of_several_processes_it_says_how_many(run_of: Callable[..., tuple[Run, Said]]) -> None:
+    run, said = run_of(Processes(count=4))
+    announce(run)
+    assert "4 processes; sizes are those of all together" in said
 
 
 def test_the_weights_of_several_rewards(run_of: Callable[..., tuple[Run, Said]]) -> None:
