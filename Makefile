@@ -14,8 +14,8 @@ demo: $(READY) ## train on the JPEG reward, two processes on this machine, into 
 demo-alignment: $(READY) ## train on what a LLaVA says of the pictures, into runs/demo-alignment/
 	@bash scripts/demo.sh alignment
 
-test: check ## run check, then all tests in random order with branch coverage
-	$(BIN)/pytest --cov --cov-report=term
+test: check ## run check, then the tests in random order with branch coverage
+	$(BIN)/pytest --cov --cov-report=term -m "not (distributed and slow)"
 
 test-distributed: $(READY) ## run the tests that start several processes of one training run
 	$(BIN)/pytest -m distributed
