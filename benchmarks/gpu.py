@@ -7,7 +7,7 @@ Both ways take turns in one process on the same random weights:
 - ours: batches of pictures and micro-batches of (image, timestep) pairs, fused AdamW, and what the
   options turn on.
 
-    python -m benchmarks.gpu [--shape sd14|sdxl] [--compile] [--gradient-checkpointing]
+    python -m benchmarks.gpu [--shape sd14|sdxl] [--gradient-checkpointing]
 
 Without a GPU only the small shapes are of use (`--device cpu --shape sd`), to see that it runs.
 """
@@ -182,14 +182,15 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--micro-batch-size", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--peak-tflops", type=float, help="of the device; known for some")
     options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("nothing measured: there is no CUDA device here")
+        return
     ours = {
         "dtype": options.dtype,
         "channels_last": True,
-        "compile": options.compile,
         "gradient_checkpointing": options.gradient_checkpointing,
     }
     ways = [

@@ -83,8 +83,6 @@ class UNetPolicy:
             policy._add_lora(seed)
         if model.gradient_checkpointing:
             policy._unet.enable_gradient_checkpointing()
-        if model.compile:
-            policy._unet.compile()  # in place, so that the weights keep their names
         return policy
 
     def _add_lora(self, seed: int) -> None:

@@ -72,9 +72,6 @@ class ModelSection(Section):
     gradient_checkpointing: bool = False
     """Keep no activations within the UNet's blocks for the backward pass, but compute them again:
     far less memory per pair of a micro-batch, a third more work. The gradient is the same."""
-    compile: bool = False
-    """Let torch.compile fuse the UNet's operations. The first passes take minutes, and other
-    batch sizes do so again; rounding differs. Needs a C++ compiler on a CPU."""
     vae_tiling: bool = False
     """Decode large pictures tile by tile, with blended seams: less memory at 1024×1024 and above,
     and pictures that differ a little from those of other programs."""
