@@ -91,7 +91,7 @@ def sample(
     prompt: Annotated[list[str], typer.Option(help="What to draw; may be repeated.")],
     out: Annotated[Path, typer.Option(help="PNG file to write; several pictures become a sheet.")],
     model: Annotated[
-        str | None, typer.Option(help="Folder of a StableDiffusionPipeline, or its hub id.")
+        str | None, typer.Option(help="Folder of a diffusers pipeline, or its hub id.")
     ] = None,
     run: Annotated[
         Path | None,

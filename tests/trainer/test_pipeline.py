@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from trainer.pipeline import load_pipeline
 from trainer.sections import ModelSection
@@ -74,6 +76,56 @@ def test_pickled_weights_are_not_read(copy: Path) -> None:
 def test_a_hub_that_cannot_be_reached() -> None:
     # The tests run with the hub switched off.
     assert "as a model hub id its model_index.json cannot be had" in fault("nobody/no-such-model")
+
+
+@pytest.mark.parametrize(
+    ("folder", "changes", "message"),
+    [
+        ("unet", {"in_channels": 9}, "its UNet takes 9 channels, its latents have 4"),
+        ("unet", {"time_cond_proj_dim": 8}, "it takes the guidance scale as an input"),
+        ("vae", {"shift_factor": 0.1}, "shifted by latents_mean or shift_factor"),
+        ("vae", {"latents_mean": [0.0] * 4}, "shifted by latents_mean or shift_factor"),
+    ],
+)
+def test_networks_of_another_kind(
+    copy: Path, folder: str, changes: dict[str, Any], message: str
+) -> None:
+    kind = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[folder]
+    config = kind.load_config(copy / folder)
+    kind.from_config({**config, **changes}).save_pretrained(copy / folder)
+    assert message in fault(copy)
+
+
+def test_a_class_that_the_parts_are_not_of(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny("xl"), tmp_path / "model"))
+    edit(folder / "model_index.json", _class_name="StableDiffusionPipeline")
+    expected = "no ordinary StableDiffusionPipeline: its UNet has addition_embed_type 'text_time'"
+    assert expected in fault(folder)
+
+
+@pytest.mark.parametrize("part", ["text_encoder_2", "tokenizer_2"])
+def test_a_pipeline_of_xl_without_its_second_encoder(
+    tiny: Callable[[str], Path], tmp_path: Path, part: str
+) -> None:
+    folder = Path(shutil.copytree(tiny("xl"), tmp_path / "model"))
+    shutil.rmtree(folder / part)
+    assert "cannot be loaded as a StableDiffusionXLPipeline: " in fault(folder)
+
+
+def test_pictures_of_a_pipeline(tiny: Callable[[str], Path]) -> None:
+    pipeline = load_pipeline(ModelSection(path=str(tiny("xl"))))
+    assert pipeline.latent_shape == (4, 8, 8)
+    assert pipeline.picture_size == (16, 16)
+    assert [len(encoder.tokenizer) for encoder in pipeline.text_encoders] == [57, 57]
+
+
+def test_files_of_another_variant(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny("xl"), tmp_path / "model"))
+    for file in folder.rglob("*.safetensors"):
+        file.rename(file.with_suffix(".fp16.safetensors"))
+    assert "cannot be loaded as a StableDiffusionXLPipeline: " in fault(folder)
+    pipeline = load_pipeline(ModelSection(path=str(folder), variant="fp16"))
+    assert next(pipeline.unet.parameters()).dtype == torch.float32
 
 
 @pytest.mark.parametrize(

@@ -113,10 +113,13 @@ def gradient(policy: UNetPolicy) -> tuple[torch.Tensor, int]:
     return torch.cat(rows), kept
 
 
-@pytest.mark.parametrize("train", ["lora", "full"])
-def test_checkpointing_keeps_less_and_gives_the_same_gradient(micro_sd: Path, train: str) -> None:
-    plain, kept = gradient(load(micro_sd, train=train))
-    again, kept_less = gradient(load(micro_sd, train=train, gradient_checkpointing=True))
+@pytest.mark.parametrize(("train", "dtype"), [("lora", "fp32"), ("full", "fp32"), ("full", "bf16")])
+def test_checkpointing_keeps_less_and_gives_the_same_gradient(
+    micro_sd: Path, train: str, dtype: str
+) -> None:
+    settings = {"train": train, "dtype": dtype}
+    plain, kept = gradient(load(micro_sd, **settings))
+    again, kept_less = gradient(load(micro_sd, **settings, gradient_checkpointing=True))
     assert torch.equal(plain, again)
     assert kept_less < 0.6 * kept
 
