@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from trainer import preparation
+from trainer import export_command, preparation
 from trainer.command_options import named_services
 from trainer.config import load_config
 from trainer.recipe_files import recipe_names, recipe_path
@@ -266,6 +266,7 @@ def report(
 
 app.command()(preparation.plan)
 app.command()(preparation.doctor)
+app.command()(export_command.export)
 
 
 def main() -> None:

@@ -53,6 +53,7 @@ def test_plan_says_what_to_change(
     assert said.count("\n") == 1
 
 
+@pytest.mark.timeout(300)
 def test_doctor_finds_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -117,9 +117,10 @@ def gradient(policy: UNetPolicy) -> tuple[torch.Tensor, int]:
 def test_checkpointing_keeps_less_and_gives_the_same_gradient(
     micro_sd: Path, train: str, dtype: str
 ) -> None:
-    settings = {"train": train, "dtype": dtype}
-    plain, kept = gradient(load(micro_sd, **settings))
-    again, kept_less = gradient(load(micro_sd, **settings, gradient_checkpointing=True))
+    plain, kept = gradient(load(micro_sd, train=train, dtype=dtype))
+    again, kept_less = gradient(
+        load(micro_sd, train=train, dtype=dtype, gradient_checkpointing=True)
+    )
     assert torch.equal(plain, again)
     assert kept_less < 0.6 * kept
 
