@@ -32,6 +32,7 @@ from reward_services.scorers.llava_bertscore import LlavaBertScoreOptions
 from reward_services.scorers.llava_vqa import LlavaVqaOptions
 from reward_services.scorers.pickscore import PickScoreOptions
 from reward_services.settings import PREFIX, ServiceSettings
+from scripts.hyperparameters import advice
 from shared.errors import BY_CODE, ImageError
 from trainer.config import Config
 from trainer.sections import RewardSection, ServiceSection
@@ -73,9 +74,9 @@ def settings(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldIn
             yield f"{prefix}{name}", field
 
 
-def trainer_settings() -> str:
+def trainer_sections() -> Iterator[tuple[str, str, dict[str, FieldInfo]]]:
+    """Name, description and settings of every section of a run's configuration."""
     services = {"rewards": RewardSection, "monitors": ServiceSection}
-    blocks = []
     for name, field in Config.model_fields.items():
         section = field.annotation
         prefix = f"{name}."
@@ -85,16 +86,44 @@ def trainer_settings() -> str:
             about = f"{about} {one_line(services[name].__doc__)}"
         assert isinstance(section, type)
         assert issubclass(section, BaseModel)
+        yield name, about, dict(settings(section, prefix))
+
+
+def default_of(entry: FieldInfo) -> str:
+    return "required" if entry.is_required() else shown(entry.default)
+
+
+def trainer_settings() -> str:
+    blocks = []
+    for name, about, entries in trainer_sections():
         rows = [
-            (
-                f"`{key}`",
-                "required" if entry.is_required() else shown(entry.default),
-                one_line(entry.description),
-            )
-            for key, entry in settings(section, prefix)
+            (f"`{key}`", default_of(entry), one_line(entry.description))
+            for key, entry in entries.items()
         ]
         heading = f"### `[{name}]`\n\n{about}\n\n"
         blocks.append(heading + table(("setting", "default", "meaning"), *rows))
+    return "\n".join(blocks)
+
+
+def hyperparameters() -> str:
+    """The same settings with what was published, and when to change them."""
+    sections = list(trainer_sections())
+    known = advice({key for _, _, entries in sections for key in entries})
+    head = ("setting", "default", "paper", "ddpo-pytorch", "meaning", "when to change it")
+    blocks = []
+    for name, about, entries in sections:
+        rows = [
+            (
+                f"`{key}`",
+                default_of(entry),
+                known[key].paper or "–",
+                known[key].code or "–",
+                one_line(entry.description),
+                known[key].when,
+            )
+            for key, entry in entries.items()
+        ]
+        blocks.append(f"## `[{name}]`\n\n{about}\n\n{table(head, *rows)}")
     return "\n".join(blocks)
 
 
@@ -214,6 +243,7 @@ def study(name: str) -> str:
 
 GENERATORS: dict[str, Callable[[], str]] = {
     "settings trainer": trainer_settings,
+    "hyperparameters": hyperparameters,
     "settings service": service_settings,
     "options models": lambda: reward_options(ModelOptions),
     "options vision": lambda: reward_options(VisionLanguageOptions),

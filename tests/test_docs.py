@@ -3,6 +3,8 @@
 import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from reward_services.contract import check_scorer
 from reward_services.metrics import Metrics
 from reward_services.scorer import ScorerDescription
 from reward_services.settings import PREFIX, ServiceSettings
+from scripts.hyperparameters import FILE, advice
 from trainer.config import Config
 from trainer.recipe_files import recipe_names
 from trainer.tracking import METRICS
@@ -115,6 +118,34 @@ def test_trainer_settings() -> None:
     sections = "|".join(Config.model_fields)
     named = found(rf"(?:`|--set |\s)((?:{sections})\.[a-z_.]+)[`=\s]", read(*PAGES))
     assert {name for name in named if not name.endswith(".py")} <= documented
+
+
+def test_every_setting_is_a_hyperparameter() -> None:
+    """By a way of its own: from the settings of a configuration, not from the generator."""
+    page = read(ROOT / "docs" / "hyperparameters.md")
+    documented = found(r"(?m)^\| `([a-z_]+\.[A-Za-z_.]+)` \|", page)
+    services = {"rewards": {"mine": "http://a"}, "monitors": {"judge": "http://b"}}
+    flat = Config.model_validate({"model": {"path": "x"}, **services}).flat()
+    own = {key.replace(".mine.", ".NAME.").replace(".judge.", ".NAME.") for key in flat}
+    assert documented == own
+    rows = [line for line in page.splitlines() if line.startswith("| `") and line.count("|") == 7]
+    assert len(rows) == len(own)
+    assert all(len(line.split("|")[6].strip()) > 10 for line in rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace('["ema.decay"]', '["ema.decoy"]'), "says nothing of ema.decay"),
+        (lambda text: text + '["ema.speed"]\nwhen = "never"\n', "tells of ema.speed, which is no"),
+    ],
+)
+def test_advice_cannot_go_stale(tmp_path: Path, change: Callable[[str], str], message: str) -> None:
+    settings = set(tomllib.loads(read(FILE)))
+    changed = tmp_path / "hyperparameters.toml"
+    changed.write_text(change(read(FILE)))
+    with pytest.raises(SystemExit, match=message):
+        advice(settings, changed)
 
 
 def test_environment_variables() -> None:

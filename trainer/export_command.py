@@ -28,7 +28,10 @@ def export(
     out: Annotated[Path, typer.Option(help="File (kohya) or folder to write.")],
     raw: Annotated[
         bool,
-        typer.Option("--raw", help="Take the weights without averaging, of a run with ema.decay."),
+        typer.Option(
+            "--raw",
+            help="Take the weights without averaging, where a run averages them (`ema.decay`).",
+        ),
     ] = False,
     checkpoint: Annotated[
         int | None,
