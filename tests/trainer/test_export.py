@@ -16,7 +16,7 @@ from trainer.export import Export, Format, export
 from trainer.stops import ConfigError, RunStopped
 from trainer.unet_policy import UNetPolicy
 
-RunOf = Callable[..., tuple[Config, dict[str, Policy]]]
+RunOf = Callable[..., tuple[Config, dict[str, UNetPolicy]]]
 
 
 def picture(pipe: StableDiffusionPipeline) -> np.ndarray:
@@ -40,7 +40,7 @@ def moved(config: Config, seed: int, size: float) -> UNetPolicy:
 def run_of(micro_recipe: Path) -> RunOf:
     """A run's folder with two checkpoints: `trained` and its `averaged` weights after epoch 2."""
 
-    def build(*changes: str) -> tuple[Config, dict[str, Policy]]:
+    def build(*changes: str) -> tuple[Config, dict[str, UNetPolicy]]:
         config = load_config(micro_recipe, ["model.lora.alpha=6", *changes])
         size = 0.2 if config.model.train == "lora" else 0.02
         policies = {"trained": moved(config, 1, size), "averaged": moved(config, 2, size)}
