@@ -104,6 +104,7 @@ def test_a_model_that_cannot_be_loaded(micro_recipe: Path) -> None:
     assert "is not a diffusers pipeline" in said.message
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not keep to the limit")
 def test_a_real_limit(micro_recipe: Path) -> None:
     """The system refuses more memory in the midst of drawing; the examination is there to tell."""

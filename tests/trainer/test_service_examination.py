@@ -1,19 +1,26 @@
 """Real services with real faults: each is one sentence to act on, and a good one passes."""
 
+import os
 import re
+import threading
+import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import numpy as np
 import pytest
 
 from tests.conftest import free_port
+from tests.deployment import Part
 from trainer.findings import Finding
 from trainer.reward_service import RewardSource
 from trainer.service_examination import Request, ServiceExamination, clearly_different
 
 if TYPE_CHECKING:
-    from tests.conftest import ServiceProcess
+    from tests.conftest import RedisServer, ServiceProcess
 
 ODD = """
 import os
@@ -73,6 +80,7 @@ class Slow:
         return [0.5 for _ in items]
 """
 
+SOURCE = RewardSource("mine", ())
 ASKED = Request(8, 24, 32, ["a cat", "a dog"], None, deadline_s=20.0)
 
 
@@ -161,6 +169,43 @@ def test_a_key_that_is_missing(start_service: Callable[..., "ServiceProcess"]) -
     (said,) = problems(examined(locked.url)[1])
     assert "name the variable that holds it in rewards.mine.api_key_env" in said
     assert problems(examined(locked.url, key="k1")[1]) == []
+
+
+def test_an_api_that_waits_for_workers(redis_server: "RedisServer", tmp_path: Path) -> None:
+    """Before the first worker it is not ready; when the last one has gone it is, and warns."""
+    (tmp_path / "odd.py").write_text(ODD)
+    environment = {**os.environ, "REWARD_BROKER_URL": redis_server.url}
+    api = Part(["api", "constant", "--port", "0"], tmp_path / "api.log", environment)
+    worker = Part(["worker", "odd:Constant"], tmp_path / "worker.log", environment)
+    try:
+        api.start()
+        api.wait_for("listening")
+        (said,) = problems(list(ServiceExamination(SOURCE, api.url, "monitor").reach()))
+        assert said.startswith("it is not ready (no worker has announced this reward yet")
+        assert "correct --monitor mine=URL" in said
+        worker.start()
+        while httpx.get(f"{api.url}/readyz").status_code != httpx.codes.OK:
+            time.sleep(0.1)
+        assert worker.stop() == 0
+        while httpx.get(f"{api.url}/readyz").json()["workers"]:
+            time.sleep(0.1)
+        fine, warned = ServiceExamination(SOURCE, api.url, "monitor").reach()
+        assert (fine.level, warned.level) == ("ok", "warning")
+        assert "no worker shows life" in warned.message
+    finally:
+        api.kill()
+        worker.kill()
+
+
+def test_what_is_no_reward_service() -> None:
+    server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        (said,) = problems(examined(f"http://127.0.0.1:{server.server_port}")[1])
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert said.startswith("it is not ready (HTTP 501 at /readyz)")
 
 
 def test_the_pictures_differ() -> None:
