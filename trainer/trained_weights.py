@@ -46,13 +46,22 @@ def save_lora(unet: Any, folder: Path) -> Path:
     def write(partial: Path) -> None:
         StableDiffusionLoraLoaderMixin.save_lora_weights(
             partial,
-            unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(unet)),
+            unet_lora_layers=_named(get_peft_model_state_dict(unet)),
             # Without it a loader assumes alpha = rank.
             unet_lora_adapter_metadata=metadata,
         )
         make_canonical(partial / LORA_FILE)
 
     return _moved(folder, LORA_FILE, write)
+
+
+def _named(adapters: dict[str, Any]) -> dict[str, Any]:
+    """Adapters by the names of diffusers, which knows some for attention, else by those of peft.
+
+    Never by both: of such a file diffusers loads one half, and leaves out the other.
+    """
+    named: dict[str, Any] = convert_state_dict_to_diffusers(adapters)
+    return adapters if any(".lora_A." in name for name in named) else named
 
 
 def _moved(folder: Path, name: str, write: Callable[[Path], None]) -> Path:

@@ -195,9 +195,19 @@ def plain_picture(pipe: StableDiffusionPipeline) -> np.ndarray:
     return result
 
 
-@pytest.mark.parametrize("alpha", [4.0, 8.0])
-def test_the_adapters_load_in_plain_diffusers(micro_sd: Path, tmp_path: Path, alpha: float) -> None:
-    policy = load(micro_sd, lora=LoraSection(rank=4, alpha=alpha))
+@pytest.mark.parametrize(
+    "lora",
+    [
+        LoraSection(alpha=4),
+        LoraSection(alpha=8),
+        # What diffusers has names of its own for, and what it has none for.
+        LoraSection(target_modules=("to_q", "to_out.0", "ff.net.2", "conv1", "conv_out")),
+    ],
+)
+def test_the_adapters_load_in_plain_diffusers(
+    micro_sd: Path, tmp_path: Path, lora: LoraSection
+) -> None:
+    policy = load(micro_sd, lora=lora)
     base = predict(policy)
     with torch.no_grad():
         for parameter in policy.trainable_parameters():
