@@ -1,5 +1,7 @@
 """Every family draws what diffusers draws, learns, and is given back to diffusers."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +12,12 @@ import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
-from trainer.config import Config
+from tests.trainer.tiny_pipelines import pretrain
+from trainer import checkpoints
+from trainer.comparison import Comparison, compare
+from trainer.config import Config, load_config
 from trainer.loading import load_policy
+from trainer.loop import train
 from trainer.picture_codec import Posterior
 from trainer.policy import Policy
 from trainer.preflight import check_ratio
@@ -21,12 +27,12 @@ from trainer.scores import Images
 from trainer.sections import ModelSection
 
 if TYPE_CHECKING:
-    pass
+    from tests.conftest import ServiceProcess
 
 Tiny = Callable[[str], Path]
 ALL = ["noise", "velocity", "xl", "xl_empty"]
 PROMPTS = ["a cat", "an ant", "a cat"]
-STEPS, GUIDANCE = 4, 5.0
+STEPS, GUIDANCE, EPOCHS = 4, 5.0, 6
 
 
 class FromNoise(DDIMScheduler):  # type: ignore[misc]
@@ -94,11 +100,11 @@ def test_sampling_is_that_of_diffusers(tiny: Tiny, kind: str, guidance: float) -
 def config_of(tmp_path: Path) -> Callable[..., Config]:
     """A run of a few epochs on a pipeline."""
 
-    def build(model: Path, url: str, **sections: dict[str, Any]) -> Config:
+    def build(folder: Path, url: str, **sections: dict[str, Any]) -> Config:
         (tmp_path / "prompts.txt").write_text("a cat\nan ant\n")
         values: dict[str, dict[str, Any]] = {
             "run": {"dir": str(tmp_path), "name": "run", "seed": 1, "threads": 1},
-            "model": {"path": str(model)},
+            "model": {"path": str(folder)},
             "prompts": {"source": str(tmp_path / "prompts.txt")},
             "sampling": {"steps": STEPS, "batch_size": 2, "samples_per_epoch": 4},
             "training": {"epochs": 1, "batch_size": 4, "micro_batch_size": 8, "clip_range": 1e-3},
@@ -191,3 +197,74 @@ def test_a_fully_trained_unet_of_xl_loads_in_plain_diffusers(tiny: Tiny, tmp_pat
     rollout = sample(policy, policy.tables(STEPS, 1.0), PROMPTS, noise, GUIDANCE)
     expected = drawn_by(pipe, noise, GUIDANCE, "latent")
     assert torch.allclose(rollout.latents[:, -1], expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.fixture
+def trained_on_jpeg(
+    tiny: Tiny, tmp_path: Path, config_of: Callable[..., Config], service: "ServiceProcess"
+) -> Callable[[str], Path]:
+    """`trained_on_jpeg(kind)`: folder of a run of a few epochs against the real reward service."""
+
+    def run(kind: str) -> Path:
+        model = Path(shutil.copytree(tiny(kind), tmp_path / "model"))
+        with torch.random.fork_rng():
+            pretrain(model)
+        modules = ["to_q", "to_k", "to_v", "to_out.0", "conv_in", "conv_out", "conv1", "conv2"]
+        config = config_of(
+            model,
+            service.url,
+            model={"lora": {"rank": 8, "alpha": 8, "target_modules": modules}},
+            sampling={
+                "steps": 6,
+                "samples_per_epoch": 48,
+                "batch_size": 48,
+                "guidance_scale": 1.0,
+            },
+            training={
+                "epochs": EPOCHS,
+                "batch_size": 24,
+                "micro_batch_size": 96,
+                "learning_rate": 1e-2,
+                "clip_range": 1e-2,
+            },
+            advantages={"buffer_size": 32, "min_count": 8},
+            evaluation={"samples": 32},
+        )
+        return train(config)
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", ["velocity", "xl"])
+def test_a_run_learns_and_plain_diffusers_draws_what_it_has_learned(
+    trained_on_jpeg: Callable[[str], Path], service: "ServiceProcess", kind: str
+) -> None:
+    folder = trained_on_jpeg(kind)
+    reward = json.loads((folder / "summary.json").read_text())["reward"]
+    assert reward["after"]["mean"] > reward["before"]["mean"]
+
+    model = folder.parent / "model"
+    settings = load_config(folder / "config.toml").model
+    policy = load_policy(settings)
+    noise, untrained = noise_of(policy), plain(model)
+    before = drawn_by(untrained, noise, GUIDANCE, "latent")
+    policy.load_state(checkpoints.load(checkpoints.found(folder / "checkpoints", EPOCHS)).weights)
+    rollout = sample(policy, policy.tables(STEPS, 1.0), PROMPTS, noise, GUIDANCE)
+    pipe = plain(model)
+    pipe.load_lora_weights(folder)
+    after = drawn_by(pipe, noise, GUIDANCE, "latent")
+    scale = float(after.abs().max())
+    assert float((rollout.latents[:, -1] - after).abs().max()) <= 1e-5 * scale
+    assert float((before - after).abs().max()) > 1e-2 * scale
+    pictures = pixels(drawn_by(pipe, noise, GUIDANCE, "np"))
+    assert np.abs(rollout.images.astype(int) - pictures).max() <= 1
+
+    prompts = folder.parent / "prompts.txt"
+    _, results = compare(Comparison(folder, {"jpeg": service.url}, [str(prompts)], samples=48))
+    judged = results.prompt_sets["prompts"].rewards["jpeg"]
+    difference = judged[f"epoch-{EPOCHS:05d}"].difference
+    assert difference is not None
+    # Picture by picture, more than chance.
+    assert difference.ci95[0] > 0

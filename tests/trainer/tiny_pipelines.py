@@ -10,6 +10,7 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    DiffusionPipeline,
     EulerDiscreteScheduler,
     PNDMScheduler,
     StableDiffusionPipeline,
@@ -159,3 +160,34 @@ def _vae(scaling_factor: float) -> AutoencoderKL:
     with torch.no_grad():
         vae.decoder.conv_in.bias += 16 * torch.tensor([1.0, -1.0]).repeat(8)
     return vae
+
+
+def pretrain(folder: Path, steps: int = 250) -> None:
+    """Teach a pipeline's UNet, in its folder, to draw plain and noisy latents, half and half.
+
+    Prompts mean nothing to it. What reinforcement learning can do to it is prefer the plain ones.
+    """
+    torch.manual_seed(0)
+    pipe = DiffusionPipeline.from_pretrained(folder)
+    unet, scheduler = pipe.unet.train(), DDIMScheduler.from_config(pipe.scheduler.config)
+    optimizer = torch.optim.Adam(unet.parameters(), lr=3e-3)
+    for _ in range(steps):
+        noisy, plain = 4 * torch.randn(16, 4, 8, 8), torch.randn(16, 4, 1, 1)
+        clean, noise = torch.cat([noisy, plain.expand_as(noisy)]), torch.randn(32, 4, 8, 8)
+        timesteps = torch.randint(1000, (32,))
+        output = unet(
+            scheduler.add_noise(clean, noise, timesteps),
+            timesteps,
+            torch.randn(32, 12, unet.config.cross_attention_dim),
+            added_cond_kwargs={
+                "text_embeds": torch.randn(32, 24),
+                "time_ids": torch.tensor([[16, 16, 0, 0, 16, 16]]).expand(32, -1),
+            },
+        ).sample
+        velocity = scheduler.config.prediction_type == "v_prediction"
+        target = scheduler.get_velocity(clean, noise, timesteps) if velocity else noise
+        loss = (output - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    unet.save_pretrained(folder / "unet")
