@@ -1,5 +1,6 @@
 """The `ddpo` command. torch is imported only by the commands that need it."""
 
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -271,6 +272,8 @@ app.command()(export_command.export)
 
 def main() -> None:
     """Run the command; what the user can mend is one line on stderr, never a traceback."""
+    # peft imports it where it is installed, and it remarks on a kernel that nothing here uses.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         app()
     except RunStopped as stop:

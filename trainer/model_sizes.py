@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from huggingface_hub import try_to_load_from_cache
 from peft import LoraConfig
 
+from trainer.published_shapes import PUBLISHED_SHAPES
 from trainer.sections import ModelSection
 from trainer.shipped_files import find
 from trainer.stops import ConfigError
@@ -20,32 +21,6 @@ UNET = "unet"
 TEXT_ENCODER = "text_encoder"  # the first one; others have a number behind
 _CONFIG = "config.json"
 _OTHERS = (TEXT_ENCODER, f"{TEXT_ENCODER}_2", "vae")
-
-# The shape of Stable Diffusion 1, for a plan on a machine that does not hold its files.
-_SD1_IDS = frozenset(
-    {
-        "CompVis/stable-diffusion-v1-4",
-        "runwayml/stable-diffusion-v1-5",
-        "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    }
-)
-_SD1: Mapping[str, dict[str, Any]] = {
-    UNET: {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
-    "text_encoder": {
-        "architectures": ["CLIPTextModel"],
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "vocab_size": 49408,
-    },
-    "vae": {
-        "block_out_channels": [128, 256, 512, 512],
-        "down_block_types": ["DownEncoderBlock2D"] * 4,
-        "up_block_types": ["UpDecoderBlock2D"] * 4,
-        "layers_per_block": 2,
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -75,17 +50,19 @@ def model_sizes(model: ModelSection) -> ModelSizes | None:
         model: what would be trained.
 
     Returns:
-        None for a hub model of which this machine has no files, unless it is a Stable Diffusion 1.
+        None for a hub model of which this machine has no files, unless its shape is known, see
+        `trainer.published_shapes`.
 
     Raises:
         ConfigError: the adapters fit no module of the UNet.
     """
     found = {name: _config(model, name) for name in (UNET, *_OTHERS)}
+    configs: Mapping[str, Mapping[str, Any]] | None
     configs = {name: each for name, each in found.items() if each is not None}
     if UNET not in configs:
-        if model.path not in _SD1_IDS:
+        configs = PUBLISHED_SHAPES.get(model.path)
+        if configs is None:
             return None
-        configs = dict(_SD1)
     # On the device `meta` a tensor has a shape and no memory.
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(configs[UNET])
@@ -110,7 +87,7 @@ def _config(model: ModelSection, part: str) -> dict[str, Any] | None:
     return config
 
 
-def _built(part: str, config: dict[str, Any]) -> Any:
+def _built(part: str, config: Mapping[str, Any]) -> Any:
     if part == "vae":
         return AutoencoderKL.from_config(config)
     kind = getattr(transformers, config["architectures"][0])
