@@ -94,7 +94,7 @@ def _parts(location: str, model: ModelSection, family: Family) -> dict[str, Any]
         return kind.from_pretrained(location, subfolder=name, revision=model.revision, **options)
 
     # Pickled weights could run code, so only safetensors are read.
-    weights = {"dtype": torch.float32, "use_safetensors": True, "variant": model.variant}
+    weights = {"dtype": torch.float32, "use_safetensors": True, "variant": model.variant or None}
     return {
         "text_encoders": [
             ClipText(

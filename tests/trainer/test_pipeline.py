@@ -120,6 +120,7 @@ def test_pictures_of_a_pipeline(tiny: Callable[[str], Path]) -> None:
 
 
 def test_files_of_another_variant(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    assert load_pipeline(ModelSection(path=str(tiny("xl")), variant="")).latent_shape == (4, 8, 8)
     folder = Path(shutil.copytree(tiny("xl"), tmp_path / "model"))
     for file in folder.rglob("*.safetensors"):
         file.rename(file.with_suffix(".fp16.safetensors"))

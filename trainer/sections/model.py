@@ -52,7 +52,7 @@ class ModelSection(Section):
     """Revision of a hub model: a branch, a tag or a commit."""
     variant: str | None = None
     """Which of several files of the same weights to load: `fp16` takes those whose names end in
-    `.fp16.safetensors`."""
+    `.fp16.safetensors`, nothing (`--set model.variant=`) those without such an ending."""
     dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Precision of the frozen weights and of the forward pass. Trained weights, the DDIM step,
     log-probabilities and stored latents are fp32 always."""
