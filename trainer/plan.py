@@ -137,7 +137,7 @@ class Plan:
 
 
 def check_shares(config: Config, gpus: int) -> None:
-    """Every GPU gets as much as the others.
+    """Every GPU gets as much as the others; a run does not insist on that, a plan does.
 
     Raises:
         ConfigError: sampling batches, or samples of an optimiser step, cannot be shared equally.
@@ -148,15 +148,15 @@ def check_shares(config: Config, gpus: int) -> None:
         raise ConfigError(
             f"{batches} sampling batches per epoch (sampling.samples_per_epoch "
             f"{sampling.samples_per_epoch} in batches of {sampling.batch_size}) cannot be shared "
-            f"by {gpus} GPUs: use {_advice(config, gpus)}"
+            f"equally by {gpus} GPUs, so that some would wait: use {_advice(config, gpus)}"
         )
     if batch % gpus:
         fitting = [size for size in _divisors(sampling.samples_per_epoch) if size % gpus == 0]
         if config.training.is_regression:  # its batch size need not divide the samples
             fitting = [size for size in (batch // gpus * gpus, -(-batch // gpus) * gpus) if size]
         raise ConfigError(
-            f"training.batch_size {batch} cannot be shared by {gpus} GPUs: use "
-            f"{_nearest(fitting, batch)}"
+            f"training.batch_size {batch} cannot be shared equally by {gpus} GPUs, so that some "
+            f"would wait: use {_nearest(fitting, batch)}"
         )
 
 

@@ -40,7 +40,10 @@ def test_plan(
     [
         ("--gpus 3", "use sampling.samples_per_epoch 192 or 384"),
         ("--samples 250", "use 248 or 256 samples per epoch, or sampling.batch_size 5"),
-        ("--gpus 8 --set training.batch_size=4", "training.batch_size 4 cannot be shared by 8"),
+        (
+            "--gpus 8 --set training.batch_size=4",
+            "training.batch_size 4 cannot be shared equally by 8",
+        ),
         ("--recipe nosuch", "no recipe named 'nosuch'"),
     ],
 )
