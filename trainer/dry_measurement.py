@@ -17,7 +17,7 @@ class Measured:
         taken: bytes of a CUDA device that were taken before.
         peaks: stage → most bytes that this process held in it.
         kept: bytes that it held when the model was loaded, before any picture.
-        trajectories: bytes of the trajectories of one batch.
+        trajectories: bytes of the trajectories of one batch, as far as the device keeps them.
         seconds: stage → how long it took.
         picture: (height, width) of the pictures.
         trained: trained weights.

@@ -153,7 +153,11 @@ def measure(config: Config) -> Measured:
         taken=dry.taken,
         peaks=peaks,
         kept=kept,
-        trajectories=rollout.latents.nbytes + rollout.log_probs.nbytes,
+        trajectories=sum(
+            each.nbytes
+            for each in (rollout.latents, rollout.log_probs)
+            if each.device.type == dry.device.type  # the host may keep them for a GPU
+        ),
         seconds=seconds,
         picture=(rollout.images.shape[1], rollout.images.shape[2]),
         trained=sum(each.numel() for each in dry.policy.trainable_parameters()),

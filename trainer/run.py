@@ -194,8 +194,8 @@ class Run:
         self.seconds_before = state.seconds
         if state.processes != self.processes.count:
             self.terminal.say(
-                f"the run goes on with {self.processes.count} processes in place of "
-                f"{state.processes}: the same up to rounding, which may add up"
+                f"the run goes on in another number of processes ({self.processes.count}, before "
+                f"{state.processes}): the same up to rounding, which may add up"
             )
 
 
